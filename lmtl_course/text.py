@@ -15,7 +15,7 @@ UNKNOWN = "<unk>"
 class Vocabulary:
     """Tokens in a fixed order, so that each has a number; entry 0 stands for everything unknown.
 
-    After the unknown come the other special entries (sentence ends, padding), then ordinary tokens, frequent ones first.
+    After the unknown come the other special entries (sentence ends, padding), then ordinary tokens, the frequent first.
     `encode` never returns the number of a special entry except the unknown's: text that spells `<end>` ends nothing.
 
     Args:
