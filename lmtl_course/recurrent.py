@@ -255,15 +255,19 @@ class Recurrent(nn.Module):
     order: ClassVar[tuple[int, ...]]  # where each of our blocks of rows stands in torch's weights
     parts: ClassVar[int] = 1  # an LSTM's state has two
 
-    def __init__(
-        self, d_in: int, d_hidden: int, layers: int = 1, bidirectional: bool = False, dropout: float = 0.0
-    ):
+    def __init__(self, d_in: int, d_hidden: int, layers: int = 1, bidirectional: bool = False, dropout: float = 0.0):
         super().__init__()
         if min(d_in, d_hidden, layers) < 1:
             raise ValueError(f"d_in={d_in}, d_hidden={d_hidden} and layers={layers} must all be at least 1")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout={dropout} is the share of values set to zero: it must be in [0, 1)")
-        self.d_in, self.d_hidden, self.layers, self.bidirectional, self.dropout = d_in, d_hidden, layers, bidirectional, dropout
+        self.d_in, self.d_hidden, self.layers, self.bidirectional, self.dropout = (
+            d_in,
+            d_hidden,
+            layers,
+            bidirectional,
+            dropout,
+        )
         self.directions = 2 if bidirectional else 1
         self.cells = nn.ModuleList(
             Cell(d_in if layer == 0 else d_hidden * self.directions, d_hidden, len(self.order), isinstance(self, GRU))
@@ -346,8 +350,14 @@ class Recurrent(nn.Module):
         """The `torch.nn` module that computes the same; its second bias, which adds nothing, is zero."""
         weight = self.cells[0].w_hh
         module = self.torch_class(
-            self.d_in, self.d_hidden, self.layers, batch_first=True, dropout=self.dropout,
-            bidirectional=self.bidirectional, device=weight.device, dtype=weight.dtype,
+            self.d_in,
+            self.d_hidden,
+            self.layers,
+            batch_first=True,
+            dropout=self.dropout,
+            bidirectional=self.bidirectional,
+            device=weight.device,
+            dtype=weight.dtype,
         )
         rows = self.rows()
         with torch.no_grad():
