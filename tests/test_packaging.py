@@ -1,0 +1,107 @@
+"""Installing the course beside somebody's torch and numpy changes neither."""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = {"torch", "numpy", "matplotlib", "safetensors", "tokenizers", "pooch", "tqdm", "jaxtyping", "ipython"}
+OTHERS = {"torch": "2.6.0", "numpy": "1.26.4"}  # what somebody else's machine might carry
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of a pristine copy of the sources, built without a network."""
+    import shutil
+
+    source, out = tmp_path_factory.mktemp("source") / "course", tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "lmtl_course", source / "lmtl_course", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(out),
+        str(source),
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(entry for entry in archive.namelist() if entry.endswith(".dist-info/METADATA"))
+        return message_from_string(archive.read(name).decode())
+
+
+def test_core_dependencies_are_few_and_have_lower_bounds_only(metadata):
+    required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+    assert {re.match(r"[\w-]+", line).group() for line in required} == CORE
+    for line in required:
+        assert re.fullmatch(r"[\w-]+>=[\d.]+", line), f"{line}: lower bounds only"
+
+
+def test_the_extras_are_the_promised_ones(metadata):
+    assert set(metadata.get_all("Provides-Extra")) == {"book", "hf", "dev", "classroom"}
+
+
+def test_the_wheel_carries_the_package_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert all(name.startswith("lmtl_course") for name in names)
+    assert "lmtl_course/datasets.json" in names
+    assert "lmtl_course/py.typed" in names
+
+
+def test_installing_it_beside_another_torch_and_numpy_changes_neither(wheel, tmp_path):
+    """A venv with this environment's real metadata but other torch and numpy versions: pip must only add the course."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
+    python = next((tmp_path / "env").glob("*/python*"))
+    query = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout.strip())
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name == "lmtl-course":
+            continue
+        version = OTHERS.get(name, distribution.version)
+        text = re.sub(
+            r"^Version: .*$", f"Version: {version}", distribution.read_text("METADATA"), count=1, flags=re.MULTILINE
+        )
+        folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "--python", str(python), "--isolated", "install", "--dry-run", "--quiet"]
+    run = subprocess.run(
+        [*command, "--no-index", "--report", "-", str(wheel)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    planned = [entry["metadata"]["name"] for entry in json.loads(run.stdout)["install"]]
+    assert planned == ["lmtl-course"]
+
+
+def test_development_pins_satisfy_the_lower_bounds(metadata):
+    from packaging.requirements import Requirement
+
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE))
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    for line in metadata.get_all("Requires-Dist"):
+        requirement = Requirement(line)
+        if requirement.name in ("lmtl-course", "nbgrader"):
+            continue
+        assert requirement.specifier.contains(pins[requirement.name.lower()]), (
+            f"{requirement} against {pins[requirement.name.lower()]}"
+        )
