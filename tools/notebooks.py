@@ -24,6 +24,7 @@ from typing import Any
 import nbformat
 import yaml
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -256,7 +257,11 @@ def main(arguments: list[str] | None = None) -> int:
     for path in paths:
         if options.command == "execute" and options.stale and not is_stale(path):
             continue
-        stamp = execute(path)
+        try:
+            stamp = execute(path)
+        except CellExecutionError as error:
+            print(f"{path.name} failed and keeps its old outputs:\n{error}", file=sys.stderr)
+            return 1
         used = ", ".join(stamp["data"]) or "none"
         print(f"{path.name}: {stamp['seconds']:.0f} s, {stamp['peak_mb']} MB, data: {used}", flush=True)
     return 0
