@@ -1,43 +1,54 @@
 """The data room: every text and task of the course, by name.
 
-Three shelves. Embedded sets need nothing but Python: its own documentation (`pydocs…`) and small languages whose truth
-is known (`MarkovLanguage`, `numerals`). Downloaded sets are pinned in `datasets.json` by address, size and sha256, and
-live in one cache folder, `LMTL_DATA_DIR` where that is set. And each downloaded set names an embedded stand-in with
-rows of the same shape, so that a chapter runs without a network, and says so.
+Three shelves. *Embedded* sets need nothing but Python: its own documentation (`pydocs…`) and small languages whose
+truth is known (`MarkovLanguage`, `numerals…`, `pronoun_…`). *Downloaded* sets are pinned in `datasets.json` by address,
+size and sha256 and live in one cache folder: `LMTL_DATA_DIR` where that is set, else the user's cache. And each
+downloaded set names an embedded *stand-in* with rows of the same shape, so that a chapter runs anywhere and says so.
 
-    >>> from lmtl_course import data
-    >>> topics = data.load("pydocs_topics")
-    >>> topics.labels[topics[0].label] in topics.labels
-    True
+Splits are "train", "valid", "test" and "all". Official ones are kept. Sets without: tiny Shakespeare is cut after 90 %
+of its characters; cr, tatoeba_en_zh and everything embedded is dealt 80/10/10 by a hash of the text (of the English
+side, of the title), the same on every machine; classics goes by book, its held-out authors nowhere in train.
+
+>>> topics = load("pydocs_topics", "test")
+>>> topics.labels[topics[0].label] in topics.labels
+True
 """
 
 import ast
+import builtins
 import csv
+import errno
 import gzip
 import hashlib
+import html
 import inspect
+import io
+import itertools
 import json
+import keyword
 import os
 import random
 import re
+import shutil
+import socket
 import sysconfig
+import threading
+import time
 import zlib
 from bisect import bisect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
-
-
-class Unavailable(OSError):
-    """A data set cannot be had; the message is one sentence that says why and what to do."""
-
 
 # ------------------------------------------------------------------------------------------------ rows and data sets
 
@@ -57,7 +68,7 @@ class LabelledText(NamedTuple):
 
 
 class TaggedSentence(NamedTuple):
-    """Tokens and their BIO tags, of one length."""
+    """Tokens and, for each, its BIO tag."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
@@ -87,7 +98,7 @@ class Summary(NamedTuple):
 
 
 class BiasPair(NamedTuple):
-    """Two sentences that differ in the group they speak of; `more` is the one that stereotypes more."""
+    """Two sentences that differ in the group they speak of: `more` stereotypes more; `direction` says whose group."""
 
     more: str
     less: str
@@ -96,7 +107,7 @@ class BiasPair(NamedTuple):
 
 
 class Coreference(NamedTuple):
-    """A sentence, the occupation in it, and the pronouns that refer to it; `number` pairs pro with anti."""
+    """An occupation and the pronouns that mean it; the same `kind` and `number` pair a stereotyped with an anti row."""
 
     text: str
     mention: str
@@ -106,9 +117,9 @@ class Coreference(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset(Sequence):
-    """One split of a data set: a sequence of rows that knows where it comes from.
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Sequence[Any]):
+    """One split of a data set: a sequence of rows that knows where it comes from. A slice is again a `Dataset`.
 
     Args:
         rows: NamedTuples of one class.
@@ -120,11 +131,9 @@ class Dataset(Sequence):
         labels: the names of the classes, where rows have labels.
         separator: what stands between two documents in `text`.
 
-    A slice is again a `Dataset`.
-
     >>> reviews = Dataset((LabelledText("fine", 1), LabelledText("dull", 0)), "mine", "train", labels=("bad", "good"))
-    >>> len(reviews), reviews[0].text, len(reviews[:1])
-    (2, 'fine', 1)
+    >>> len(reviews), reviews[0].text, reviews[:1]
+    (2, 'fine', <mine train: 1 × LabelledText>)
     """
 
     rows: tuple[Any, ...]
@@ -146,8 +155,8 @@ class Dataset(Sequence):
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        kind = type(self.rows[0]).__name__ if self.rows else "nothing"
-        return f"<{self.name} {self.split}: {len(self):,} × {kind}{', stand-in' if self.is_stand_in else ''}>"
+        kind = type(self.rows[0]).__name__ if self.rows else "row"
+        return f"<{self.name} {self.split}: {len(self):,} × {kind}{', a stand-in' if self.is_stand_in else ''}>"
 
     @property
     def text(self) -> str:
@@ -170,21 +179,462 @@ class Dataset(Sequence):
         Raises:
             ValueError: there are fewer than n rows.
 
-        >>> load("pydocs_topics").sample(3, seed=1).rows == load("pydocs_topics").sample(3, seed=1).rows
+        >>> load("numerals").sample(3, seed=1).rows == load("numerals").sample(3, seed=1).rows
         True
         """
-        if n > len(self):
-            raise ValueError(f"{n} rows asked of {self.name} {self.split}, which has {len(self)}; ask for fewer")
+        if not 0 <= n <= len(self):
+            raise ValueError(
+                f"{n} rows asked of {self.name} {self.split}, which has {len(self)}; ask for that or fewer"
+            )
         return replace(self, rows=tuple(random.Random(seed).sample(self.rows, n)))
 
 
-# ------------------------------------------------------------------------------------- embedded: Python's own pages
+def without_leaks(train: Sequence[Any], test: Dataset) -> Dataset:
+    """The rows of `test` whose text does not occur in `train`, each text once.
 
-_SKIPPED = frozenset(
-    "test tests idle_test idlelib lib2to3 turtledemo ensurepip site-packages dist-packages pydoc_data __pycache__".split()
-)
+    331 of the 1,200 test reviews of ChnSentiCorp stand word for word in its training file; a score on all of them
+    partly measures memory.
+
+    Args:
+        train: the rows that a model learns from.
+        test: the rows that it is judged by.
+
+    Returns:
+        A smaller `test`. Rows are compared by `text`, or where they have none by their first field.
+
+    >>> test = Dataset((Document("a", "seen"), Document("b", "new"), Document("c", "new")), "mine", "test")
+    >>> [row.title for row in without_leaks([Document("z", "seen")], test)]
+    ['b']
+    """
+    seen, kept = {getattr(row, "text", row[0]) for row in train}, []
+    for row in test:
+        key = getattr(row, "text", row[0])
+        if key not in seen:
+            seen.add(key)
+            kept.append(row)
+    return replace(test, rows=tuple(kept))
+
+
+# --------------------------------------------------------------------------------------- the table, cache and network
+
+
+class Unavailable(OSError):  # noqa: N818
+    """A data set cannot be had; the message is one sentence: what is the matter, and what to do."""
+
+
+@cache
+def table() -> dict[str, Any]:
+    """What `datasets.json` says: address, size, sha256, licence and citation of everything that can be downloaded.
+
+    >>> table()["tinyshakespeare"]["files"][0]["bytes"]
+    1115394
+    """
+    return json.loads(Path(__file__).with_name("datasets.json").read_text(encoding="utf-8"))
+
+
+def cache_dir() -> Path:
+    """Where downloaded files lie, as `<data set>/<file>`: `LMTL_DATA_DIR`, else the user's cache folder.
+
+    >>> isinstance(cache_dir(), Path)
+    True
+    """
+    import pooch
+
+    return Path(os.environ.get("LMTL_DATA_DIR") or pooch.os_cache("lmtl_course")).expanduser()
+
+
+_PAUSE = 60.0  # seconds for which a host that could not be reached is not asked again
+_unreachable: dict[str, float] = {}
+_verified: set[tuple[str, int, int]] = set()
+
+
+def _fault(path: Path, entry: dict[str, Any], thorough: bool = True) -> str:
+    """What is wrong with a cached file, "" if nothing. A file is read and hashed once per process."""
+    if not path.is_file():
+        return "is not in the cache"
+    stat = path.stat()
+    if entry["bytes"] is not None and stat.st_size != entry["bytes"]:
+        return f"is damaged ({stat.st_size:,} bytes, expected {entry['bytes']:,})"
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if thorough and key not in _verified:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != entry["sha256"]:
+            return f"is damaged (sha256 {digest[:12]}…, expected {entry['sha256'][:12]}…)"
+        _verified.add(key)
+    return ""
+
+
+def missing(name: str, thorough: bool = True) -> dict[str, str]:
+    """The files of a data set that are absent or damaged, each with what is the matter.
+
+    Args:
+        name: of a downloaded data set.
+        thorough: compare sha256, not only sizes.
+
+    >>> set(missing("sst2", thorough=False)) <= {"stsa.binary.train", "stsa.binary.dev", "stsa.binary.test"}
+    True
+    """
+    folder = cache_dir() / table()[name]["folder"]
+    faults = {entry["file"]: _fault(folder / entry["file"], entry, thorough) for entry in table()[name]["files"]}
+    return {file: fault for file, fault in faults.items() if fault}
+
+
+def fetch(name: str, split: str | None = None, timeout: float = 10.0) -> list[Path]:
+    """Make sure that a data set's files are in the cache, downloading what is missing or damaged.
+
+    A file reaches its place complete and with the right sha256, or not at all; files that are there are never written.
+
+    Args:
+        name: of a downloaded data set.
+        split: only the files which that split needs; None for all.
+        timeout: seconds without an answer after which a server is given up; connecting takes at most 5.
+
+    Returns:
+        The paths, in the order of the table.
+
+    Raises:
+        Unavailable: a file cannot be had.
+        ValueError: no downloaded set has this name.
+
+    >>> fetch("snli")
+    Traceback (most recent call last):
+    ...
+    ValueError: no data set 'snli' can be downloaded; choose one of agnews, chnsenticorp, ...
+    """
+    if name not in table():
+        raise ValueError(f"no data set {name!r} can be downloaded; choose one of {', '.join(sorted(table()))}")
+    folder = cache_dir() / table()[name]["folder"]
+    entries = [e for e in table()[name]["files"] if split is None or e["split"] in (split, None) or _of_all(e, split)]
+    faults = {entry["file"]: _fault(folder / entry["file"], entry) for entry in entries}
+    lacking = [entry for entry in entries if faults[entry["file"]]]
+    if lacking:
+        _download(name, folder, lacking, faults, timeout)
+    return [folder / entry["file"] for entry in entries]
+
+
+def _of_all(entry: dict[str, Any], split: str) -> bool:
+    return split == "all" and entry["split"] in ("train", "valid", "test")
+
+
+def _download(name: str, folder: Path, lacking: list[dict[str, Any]], faults: dict[str, str], timeout: float) -> None:
+    """Fetch files four at a time under one progress bar; `Unavailable` at the first that cannot be had."""
+    import pooch
+    import requests
+    from tqdm import tqdm
+
+    pooch.get_logger().setLevel("WARNING")
+    registry = {entry["file"]: f"sha256:{entry['sha256']}" for entry in lacking}
+    urls = {entry["file"]: entry["url"] for entry in lacking}
+    store = pooch.create(folder, base_url="", registry=registry, urls=urls, retry_if_failed=1)
+
+    class Share:
+        """One file's part of the bar; pooch calls `update` per chunk, and `reset` and `close` when it is through."""
+
+        total = done = 0
+
+        def update(self, n: int) -> None:
+            self.done += n
+            bar.update(n)
+
+        def reset(self) -> None:
+            bar.update(-self.done)
+            self.done = 0
+
+        def close(self) -> None:
+            pass
+
+    def one(entry: dict[str, Any]) -> None:
+        share = Share()
+
+        def downloader(url: str, output: str, pup: Any) -> None:
+            share.reset()
+            try:
+                pooch.HTTPDownloader(progressbar=share, timeout=(5, timeout), chunk_size=65536)(url, output, pup)
+            except requests.RequestException:
+                size = os.path.getsize(output)
+                if entry["bytes"] and 0 < size < entry["bytes"]:
+                    raise ValueError(f"only {size:,} of {entry['bytes']:,} bytes arrived") from None
+                raise
+            size, digest = os.path.getsize(output), hashlib.sha256(Path(output).read_bytes()).hexdigest()
+            if entry["bytes"] is not None and size != entry["bytes"]:
+                raise ValueError(f"{size:,} bytes arrived instead of {entry['bytes']:,}")
+            if digest != entry["sha256"]:
+                raise ValueError(f"what arrived has sha256 {digest[:12]}… instead of {entry['sha256'][:12]}…")
+
+        try:
+            store.fetch(entry["file"], downloader=downloader)
+        except (OSError, ValueError) as error:
+            raise unavailable(entry, error) from error
+
+    def unavailable(entry: dict[str, Any], error: Exception) -> Unavailable:
+        what = f"{folder.name}/{entry['file']} {faults[entry['file']]}"
+        return Unavailable(f"{what} and {_reason(error, entry, folder, timeout)}")
+
+    for entry in {urlsplit(entry["url"]).netloc: entry for entry in lacking}.values():
+        try:
+            _connect(entry["url"])
+        except ConnectionError as error:
+            raise unavailable(entry, error) from None
+    bar = tqdm(total=sum(e["bytes"] or 0 for e in lacking), desc=name, unit="B", unit_scale=True, leave=False)
+    pool = ThreadPoolExecutor(4)
+    try:
+        list(pool.map(one, lacking))
+    finally:
+        pool.shutdown(cancel_futures=True)  # one file that cannot be had ends it all, without waiting for the queue
+        bar.close()
+
+
+def _connect(url: str) -> None:
+    """Reach the server within 5 s or raise: looking up a name has no timeout of its own and may hang for a minute."""
+    from requests.utils import get_environ_proxies
+
+    parts = urlsplit(url)
+    if get_environ_proxies(url):
+        return  # a proxy does the looking up
+    address, reached = (parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)), threading.Event()
+
+    def attempt() -> None:
+        with suppress(OSError), socket.create_connection(address, timeout=4):
+            reached.set()
+
+    if time.monotonic() - _unreachable.get(parts.netloc, -_PAUSE) >= _PAUSE:
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(5)
+        if not reached.is_set():
+            _unreachable[parts.netloc] = time.monotonic()
+    if not reached.is_set():
+        raise ConnectionError(f"there is no connection to {parts.netloc}")
+
+
+def _reason(error: Exception, entry: dict[str, Any], folder: Path, timeout: float) -> str:
+    """The second half of the sentence: what happened, and the remedy."""
+    import requests
+
+    host, response = urlsplit(entry["url"]).netloc, getattr(error, "response", None)
+    remedy = "try again"
+    if isinstance(error, requests.HTTPError) and response is not None:
+        what, remedy = f"{entry['url']} answered {response.status_code} {response.reason}", "update lmtl-course"
+    elif isinstance(error, requests.Timeout) or "timed out" in str(error):
+        what = f"{host} sent nothing for {timeout:g} s"
+    elif isinstance(error, requests.RequestException):
+        what = f"the connection to {host} broke off"
+    elif isinstance(error, ConnectionError):
+        what, remedy = str(error), f"connect and try again after {_PAUSE:g} s"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+        what, remedy = f"{folder} is full ({free:,} bytes free, {entry['bytes'] or 0:,} needed)", "free some space"
+    elif isinstance(error, OSError):
+        what, remedy = f"{folder} cannot be written ({error.strerror})", "make it writable"
+    else:
+        what = str(error)
+    return f"{what}: {remedy}, or set LMTL_DATA_DIR to a folder that holds {folder.name}/{entry['file']}"
+
+
+# ------------------------------------------------------------------------------------------------ downloaded: parsers
+# Each takes the decoded files of a split by name, and the split, which matters only where the files have none.
+
+
+def _decoded(path: Path) -> str:
+    """The text of a file whatever its age: gz or plain, with a byte-order mark or not, CRLF or LF, UTF-8 or cp1252."""
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:  # one byte of TREC's training file: "sister\xf0city"
+        text = raw.decode("cp1252", errors="replace")
+    return text.replace("\r\n", "\n")
+
+
+def _lines(files: dict[str, str]) -> list[str]:
+    """Lines end at a newline and nowhere else; `str.splitlines` would also cut at U+0085 and U+2028."""
+    return [line for text in files.values() for line in text.removesuffix("\n").split("\n")]
+
+
+def _bucket(key: str) -> int:
+    return zlib.crc32(key.encode()) % 10
+
+
+def _in_split(key: str, split: str) -> bool:
+    """Deal 80 / 10 / 10 by a hash of the key: the same split on every machine, and equal keys never part."""
+    return split in ("all", {8: "valid", 9: "test"}.get(_bucket(key), "train"))
+
+
+def _tinyshakespeare(files: dict[str, str], split: str) -> list[Document]:
+    (text,) = files.values()
+    cut = int(0.9 * len(text))
+    return [Document("Tiny Shakespeare", {"train": text[:cut], "valid": text[cut:], "all": text}[split])]
+
+
+def _classics(files: dict[str, str], split: str) -> list[Document]:
+    titles = {entry["file"]: entry["title"] for entry in table()["classics"]["files"]}
+    return [Document(titles[file], clean_book(text)) for file, text in files.items()]
+
+
+def clean_book(text: str) -> str:
+    r"""The book inside a Project Gutenberg file: without its markers and notices, one line per paragraph.
+
+    Line breaks inside a paragraph are the transcriber's and become spaces; where lines are indented (verse, letters,
+    tables of contents) they stay.
+
+    Args:
+        text: the file's text.
+
+    >>> book = "Terms\n*** START OF THIS PROJECT GUTENBERG EBOOK X ***\nProduced by A\n\n\nIt was\nlate.\n\n  O moon\n"
+    >>> clean_book(book + "  O sea\n\nEnd of Project Gutenberg's X\n*** END OF THIS PROJECT GUTENBERG EBOOK X ***\n")
+    'It was late.\n\n  O moon\n  O sea'
+    """
+    text = text.replace("\r\n", "\n")
+    start, end = re.search(r"\*\*\* ?START OF TH[^*]*\*\*\*", text), re.search(r"\n\*\*\* ?END OF TH", text)
+    body = text[start.end() if start else 0 : end.start() if end else None]
+    paragraphs = [p.rstrip() for p in re.split(r"\n(?:[ \t]*\n)+", "\n" + body) if p.strip()]
+    while paragraphs and re.match(r"(E-text prepared|Produced|Transcribed) ", paragraphs[0].lstrip()):
+        del paragraphs[0]
+    while paragraphs and re.match(r"End of (the )?Project Gutenberg", paragraphs[-1].lstrip(), re.I):
+        del paragraphs[-1]
+    return "\n\n".join(p.strip("\n") if re.search(r"^[ \t]", p, re.M) else " ".join(p.split()) for p in paragraphs)
+
+
+def _wikitext2(files: dict[str, str], split: str) -> list[Document]:
+    """One document per article, cut so that joined with nothing between they are the file again, line for line."""
+    articles = [a for a in re.split(r"(?m)^(?= \n = [^=\n])", "".join(files.values())) if a.strip()]
+    return [Document(article.split("\n")[1].strip(" ="), article) for article in articles]
+
+
+def _label_first(files: dict[str, str], split: str) -> list[LabelledText]:
+    return [LabelledText(line[2:].strip(), int(line[0])) for line in _lines(files)]
+
+
+def _cr(files: dict[str, str], split: str) -> list[LabelledText]:
+    """Without the four empty reviews."""
+    return [row for row in _label_first(files, split) if row.text and _in_split(row.text, split)]
+
+
+def _chnsenticorp(files: dict[str, str], split: str) -> list[LabelledText]:
+    lines = (line for text in files.values() for line in _lines({"": text})[1:])  # each file has a header
+    return [LabelledText(text, int(label)) for label, text in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
+
+
+def _agnews(files: dict[str, str], split: str) -> list[LabelledText]:
+    """Classes count from 1; HTML entities have lost their ampersand, and a newline has become a backslash."""
+
+    def mended(text: str) -> str:
+        text = re.sub(r" #39;", "'", text.replace("\\", " "))
+        text = re.sub(
+            r"&?#(\d+);|&?\b(quot|amp|lt|gt|nbsp);", lambda m: html.unescape(f"&{m[1] and '#'}{m[1] or m[2]};"), text
+        )
+        return " ".join(text.split())
+
+    return [LabelledText(mended(f"{title}. {body}"), int(n) - 1) for n, title, body in csv.reader(_lines(files))]
+
+
+def _wnut17(files: dict[str, str], split: str) -> list[TaggedSentence]:
+    """A sentence ends at a line without visible characters: many separators hold a single tab."""
+    rows, pairs = [], []
+    for line in [*_lines(files), ""]:
+        if line.strip():
+            pairs.append(line.split("\t")[:2])
+        elif pairs:
+            tokens, tags = zip(*pairs, strict=True)
+            rows.append(TaggedSentence(tokens, tuple(tag.strip() for tag in tags)))
+            pairs = []
+    return rows
+
+
+def _squad(files: dict[str, str], split: str) -> list[QuestionAnswer]:
+    """Offsets count code points of the context as it stands, a leading U+FEFF included, so nothing is stripped."""
+    paragraphs = (p for text in files.values() for article in json.loads(text)["data"] for p in article["paragraphs"])
+    return [
+        QuestionAnswer(
+            paragraph["context"],
+            qa["question"].strip(),
+            tuple(answer["text"] for answer in qa["answers"]),
+            tuple(answer["answer_start"] for answer in qa["answers"]),
+        )
+        for paragraph in paragraphs
+        for qa in paragraph["qas"]
+    ]
+
+
+def _multi30k(files: dict[str, str], split: str) -> list[SentencePair]:
+    sides = (_lines({file: text for file, text in files.items() if f".{side}." in file}) for side in ("en", "de"))
+    return [SentencePair(source.strip(), target.strip()) for source, target in zip(*sides, strict=True)]
+
+
+def _tatoeba(files: dict[str, str], split: str) -> list[SentencePair]:
+    """Dealt by the English side: one sentence has up to several translations, which must not part."""
+    pairs = (SentencePair(*line.split("\t")[:2]) for line in _lines(files))
+    return [pair for pair in pairs if _in_split(pair.source, split)]
+
+
+def _scitldr(files: dict[str, str], split: str) -> list[Summary]:
+    papers = ((paper["source"], paper["target"]) for paper in map(json.loads, _lines(files)))
+    return [Summary(*(tuple(" ".join(part.split()) for part in parts) for parts in paper)) for paper in papers]
+
+
+def _crows_pairs(files: dict[str, str], split: str) -> list[BiasPair]:
+    rows = csv.DictReader(io.StringIO("".join(files.values())))  # the nameless first column is a number
+    return [BiasPair(r["sent_more"], r["sent_less"], r["stereo_antistereo"], r["bias_type"]) for r in rows]
+
+
+def _winobias(files: dict[str, str], split: str) -> list[Coreference]:
+    """Most lines bracket one mention and one pronoun, 87 have a third group: each is told by what it holds."""
+    rows = []
+    for file, text in files.items():
+        for line in _lines({file: text}):
+            number, _, sentence = line.partition(" ")
+            groups = [group.strip() for group in re.findall(r"\[([^\]]*)\]", sentence)]
+            pronouns = tuple(g for g in groups if g.lower() in ("he", "she", "him", "her", "his", "hers"))
+            mention = next(g for g in groups if g not in pronouns)
+            plain = " ".join(re.sub(r"[\[\]]", "", sentence).split())
+            rows.append(
+                Coreference(plain, mention, pronouns, file.startswith("pro"), 1 if "type1" in file else 2, int(number))
+            )
+    return rows
+
+
+_PARSERS: dict[str, Callable[[dict[str, str], str], list[Any]]] = {
+    "tinyshakespeare": _tinyshakespeare,
+    "classics": _classics,
+    "wikitext2": _wikitext2,
+    "sst2": _label_first,
+    "cr": _cr,
+    "trec": _label_first,
+    "chnsenticorp": _chnsenticorp,
+    "agnews": _agnews,
+    "wnut17": _wnut17,
+    "xquad_en": _squad,
+    "xquad_zh": _squad,
+    "squad": _squad,
+    "multi30k": _multi30k,
+    "tatoeba_en_zh": _tatoeba,
+    "scitldr": _scitldr,
+    "crows_pairs": _crows_pairs,
+    "winobias": _winobias,
+}
+
+
+# --------------------------------------------------------------------------------- embedded: Python's own documentation
+
+# tests, other programs, and the folders where packages live
+_SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages"}
+_SKIPPED |= {"dist-packages", "pydoc_data", "__pycache__"}
 _DOCSTRING = re.compile(r'^[ \t]*([rR]?("""|\'\'\').*?(?<!\\)\2)[ \t]*(?:#.*)?$', re.M | re.S)
 _HEAD = re.compile(r"^[ \t]*(?:async[ \t]+)?(def|class)[ \t]+(\w+)", re.M)
+
+_AREAS = {
+    "text": "string re textwrap difflib codecs encodings gettext locale html xml csv json configparser tomllib "
+    "plistlib stringprep pprint reprlib tokenize shlex",
+    "numbers": "decimal _pydecimal fractions numbers random statistics datetime _pydatetime calendar _strptime colorsys "
+    "hashlib hmac secrets zoneinfo uuid",
+    "files": "os pathlib shutil tempfile glob fnmatch zipfile tarfile gzip bz2 lzma fileinput io _pyio filecmp stat "
+    "posixpath ntpath genericpath zipimport zipapp shelve dbm sqlite3 mimetypes _compression pickle linecache",
+    "network": "http urllib socket socketserver ssl smtplib smtpd imaplib ftplib poplib nntplib telnetlib xmlrpc "
+    "ipaddress email mailbox wsgiref cgi cgitb webbrowser netrc asyncore asynchat uu quopri base64",
+    "concurrency": "asyncio threading multiprocessing concurrent queue sched subprocess selectors signal contextvars "
+    "_threading_local pty",
+    "tools": "unittest pdb bdb doctest ast dis inspect importlib logging traceback profile cProfile pstats trace "
+    "timeit pkgutil runpy code codeop compileall pydoc symtable tracemalloc warnings venv",
+}
 
 
 class _Page(NamedTuple):
@@ -196,49 +646,43 @@ class _Page(NamedTuple):
 
 @cache
 def _docstrings() -> tuple[_Page, ...]:
-    """Every docstring of the standard library, read from its sources: importing them all would run their side effects.
+    """Every docstring of the standard library, read from its sources: importing them would run their side effects.
 
     A triple-quoted string that opens a file or follows a line ending in a colon is a docstring. Parsing 10 MB of
-    sources into syntax trees finds the same ones and takes ten times as long.
+    sources into syntax trees finds the same ones and takes several times as long.
     """
-    root = Path(sysconfig.get_paths()["stdlib"])
-    pages = []
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        if _SKIPPED & set(parts):
-            continue
-        try:
-            source = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
-        module = ".".join(parts).removesuffix(".__init__")
-        for match in _DOCSTRING.finditer(source):
-            before = source[: match.start()].rstrip()
-            kind, name = "module", module
-            if before.endswith(":"):
-                heads = list(_HEAD.finditer(before, max(0, len(before) - 2000)))
-                if not heads:
-                    continue
-                kind, name = ("class" if heads[-1][1] == "class" else "function"), heads[-1][2]
-            elif before and not all(line.lstrip().startswith("#") or not line.strip() for line in before.splitlines()):
+    root, pages = sysconfig.get_paths()["stdlib"], list[_Page]()
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(set(folders) - _SKIPPED)
+        for file in sorted(files):
+            if not file.endswith(".py"):
                 continue
-            try:
-                text = inspect.cleandoc(ast.literal_eval(match[1]))
-            except (SyntaxError, ValueError):
-                continue
-            pages.append(_Page(module, kind, name, text))
+            path = Path(folder, file)
+            module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            with suppress(OSError, UnicodeDecodeError):
+                pages += _pages_of(module, path.read_text(encoding="utf-8"))
     return tuple(pages)
 
 
-def _bucket(key: str) -> int:
-    """A number from 0 to 9 that depends on the key alone: the same split on every machine and Python."""
-    return zlib.crc32(key.encode()) % 10
+def _pages_of(module: str, source: str) -> Iterator[_Page]:
+    for match in _DOCSTRING.finditer(source):
+        end = match.start()
+        while end and source[end - 1].isspace():
+            end -= 1
+        kind, name = "module", module
+        if source[max(0, end - 1) : end] == ":":
+            heads = _HEAD.findall(source, max(0, end - 2000), end)
+            if not heads:
+                continue
+            kind, name = {"def": "function"}.get(heads[-1][0], "class"), heads[-1][1]
+        elif any(line and not line.startswith("#") for line in source[:end].split("\n")):
+            continue
+        with suppress(SyntaxError, ValueError):  # a raw match that is no string after all
+            text = ast.literal_eval(match[1]) if "\\" in match[1] else match[1].lstrip("rR")[3:-3]
+            yield _Page(module, kind, name, inspect.cleandoc(text))
 
 
-def _in_split(key: str, split: str) -> bool:
-    return split == "all" or split == {8: "valid", 9: "test"}.get(_bucket(key), "train")
-
-
+@cache
 def _reference(split: str) -> list[Document]:
     from pydoc_data.topics import topics
 
@@ -252,59 +696,110 @@ def _library(split: str) -> list[Document]:
     for page in _docstrings():
         if _in_split(page.module, split):
             modules.setdefault(page.module, []).append(page.text)
-    return [Document(module, "\n\n".join(texts)) for module, texts in modules.items()]
+    return [Document(module, "\n\n".join(texts)) for module, texts in modules.items()] or _reference(split)
 
 
-_AREAS = {
-    "text": "string re textwrap difflib codecs encodings gettext locale html xml csv json configparser tomllib plistlib "
-    "unicodedata stringprep readline pprint reprlib tokenize shlex",
-    "numbers": "decimal _pydecimal fractions numbers random statistics datetime _pydatetime calendar _strptime colorsys "
-    "hashlib hmac secrets zoneinfo time uuid",
-    "files": "os pathlib shutil tempfile glob fnmatch zipfile tarfile gzip bz2 lzma fileinput io _pyio filecmp stat "
-    "posixpath ntpath genericpath zipimport zipapp shelve dbm sqlite3 mimetypes _compression pickle",
-    "network": "http urllib socket socketserver ssl smtplib smtpd imaplib ftplib poplib nntplib telnetlib xmlrpc "
-    "ipaddress email mailbox wsgiref cgi cgitb webbrowser netrc asyncore asynchat uu quopri base64",
-    "concurrency": "asyncio threading multiprocessing concurrent queue sched subprocess selectors signal contextvars "
-    "_threading_local pty",
-    "tools": "unittest pdb bdb doctest ast dis inspect importlib logging traceback profile cProfile pstats trace timeit "
-    "distutils pkgutil runpy code codeop compileall pydoc symtable tracemalloc warnings venv optparse argparse cmd "
-    "tkinter curses turtle",
-}
+def _start(text: str, words: int = 60) -> str:
+    """The first words of a docstring as running text."""
+    return " ".join(text.split()[:words])
 
 
-def _prose(page: _Page) -> str:
-    """The first paragraphs of a docstring as running text, at most 60 words."""
-    return " ".join(page.text.split()[:60])
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?]) (?=[A-Z])", " ".join(text.split()))
 
 
 def _pages(split: str) -> Iterator[_Page]:
-    """The docstrings of at least six words, each text once."""
+    """Docstrings of at least four words, each text once; a Python without its sources has only the reference."""
+    pages = _docstrings() or [_Page("re", "class", *document) for document in _reference("all")]
     seen = set()
-    for page in _docstrings():
-        if len(page.text.split()) >= 6 and page.text not in seen:
+    for page in pages:
+        if page.text not in seen and len(page.text.split()) >= 4:
             seen.add(page.text)
             if _in_split(page.text, split):
                 yield page
 
 
-def _topics(split: str) -> list[LabelledText]:
-    area = {module: label for label, modules in enumerate(_AREAS.values()) for module in modules.split()}
-    return [
-        LabelledText(_prose(page), area[page.module.split(".")[0]])
-        for page in _pages(split)
-        if page.module.split(".")[0] in area
-    ]
+def _topics(split: str, areas: int = 6) -> list[LabelledText]:
+    area = {module: i for i, modules in enumerate([*_AREAS.values()][:areas]) for module in modules.split()}
+    home = ((page, page.module.split(".")[0]) for page in _pages(split))
+    return [LabelledText(_start(page.text), area[module]) for page, module in home if module in area]
 
 
-def _kinds(split: str, areas: str) -> list[LabelledText]:
-    """Is it a function or a class that this docstring describes? Two halves of the library are two domains."""
-    modules = {module for area in areas.split() for module in _AREAS[area].split()}
-    pages = [p for p in _pages(split) if p.kind != "module" and p.module.split(".")[0] in modules]
-    classes = [LabelledText(_prose(page), 1) for page in pages if page.kind == "class"]
-    functions = [LabelledText(_prose(page), 0) for page in pages if page.kind == "function"]
+def _kinds(split: str, network: bool) -> list[LabelledText]:
+    """Does this docstring describe a function or a class? As many of each, from one of two domains of the library."""
+    domain = f"{_AREAS['network']} {_AREAS['concurrency']}".split()
+    rows: list[list[LabelledText]] = [[], []]
+    for page in _pages(split):
+        if page.kind != "module" and (page.module.split(".")[0] in domain) == network:
+            rows[page.kind == "class"].append(LabelledText(_start(page.text), int(page.kind == "class")))
     rng = random.Random(0)
-    rows = classes + rng.sample(functions, min(len(functions), len(classes)))
-    rng.shuffle(rows)
+    mixed = [row for of_kind in rows for row in rng.sample(of_kind, min(map(len, rows)))]
+    return rng.sample(mixed, len(mixed))
+
+
+_CODE = re.compile(r'"([^"\s][^"]{0,60}?)"')  # the reference sets code in double quotes
+_TOKEN = re.compile(r"\w+(?:[.'’-]\w+)*|[^\w\s]")
+
+
+def _code_tag(code: str) -> str:
+    thing = getattr(builtins, code, None)
+    if isinstance(thing, type) and issubclass(thing, BaseException):
+        return "exception"
+    if code in ("True", "False", "None", "...") or re.match(r"[-+]?\.?\d|[rbfu]*'", code):
+        return "literal"
+    return "keyword" if keyword.iskeyword(code) else "name" if re.fullmatch(r"[\w.]+(\(\))?", code) else "expression"
+
+
+def _tags(split: str) -> list[TaggedSentence]:
+    """Sentences of the reference; what its authors marked as code is tagged, and the marks are taken away."""
+    rows = []
+    for document in _reference("all"):
+        for paragraph in document.text.split("\n\n"):
+            if re.search(r"^ {4}|::=|>>>", paragraph, re.M):
+                continue  # code and grammar, not prose
+            for sentence in _sentences(paragraph):
+                tokens, tags = [], []
+                for i, piece in enumerate(_CODE.split(sentence)):
+                    words = _TOKEN.findall(piece)
+                    tokens += words
+                    tag = _code_tag(piece) if i % 2 else ""
+                    tags += [f"{'I' if j else 'B'}-{tag}" if tag else "O" for j in range(len(words))]
+                if 4 <= len(tokens) <= 60 and _in_split(sentence, split):
+                    rows.append(TaggedSentence(tuple(tokens), tuple(tags)))
+    return rows
+
+
+def _summaries(split: str) -> list[Summary]:
+    """The body of a docstring, to be summed up as its first line does."""
+    rows = []
+    for page in _pages(split):
+        first, _, body = page.text.partition("\n\n")
+        prose = " ".join(part for part in body.split("\n\n") if not re.search(r"^ |>>>", part, re.M))
+        sentences = [sentence for sentence in _sentences(prose) if len(sentence.split()) > 2]
+        if len(sentences) >= 2 and 3 <= len(first.split()) <= 30:
+            rows.append(Summary(tuple(sentences), (" ".join(first.split()),)))
+    return rows
+
+
+def _questions(split: str) -> list[QuestionAnswer]:
+    """Four neighbouring docstrings are a section; a question about each is answered by its first sentence."""
+    modules: dict[str, dict[str, _Page]] = {}
+    for page in _pages("all"):
+        if _in_split(page.module, split) and len(page.name) > 2:
+            modules.setdefault(page.module, {})[page.name] = page
+    rows = []
+    for module, named in modules.items():
+        pages = list(named.values())
+        for section in (pages[i : i + 4] for i in range(0, len(pages), 4)):
+            context, spans = "", []
+            for page in section:
+                context += f"{page.name}: "
+                spans.append((page, len(context)))
+                context += _start(page.text) + "\n"
+            for page, start in spans:
+                answer = _start(_sentences(_start(page.text))[0], 30)
+                asked = f"What does {page.name} do?" if page.kind == "function" else f"What is {page.name}?"
+                rows.append(QuestionAnswer(context, f"In {module}: {asked}", (answer,), (start,)))
     return rows
 
 
@@ -326,7 +821,7 @@ class MarkovLanguage:
     Raises:
         ValueError: fewer than two symbols, or a matrix whose rows are not distributions.
 
-    Source: Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x; Cover and Thomas 2006, theorem 4.2.4.
+    Source: Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x
 
     >>> coin = MarkovLanguage(transition=torch.tensor([[0.5, 0.5], [0.5, 0.5]]))
     >>> round(coin.entropy_rate, 6)  # log 2
@@ -336,12 +831,8 @@ class MarkovLanguage:
     """
 
     def __init__(
-        self,
-        symbols: int = 8,
-        seed: int = 0,
-        concentration: float = 0.5,
-        transition: Tensor | None = None,
-    ):
+        self, symbols: int = 8, seed: int = 0, concentration: float = 0.5, transition: Tensor | None = None
+    ) -> None:
         if transition is None:
             if symbols < 2 or concentration <= 0:
                 raise ValueError(f"symbols={symbols} must be at least 2 and concentration={concentration} above 0")
@@ -363,16 +854,14 @@ class MarkovLanguage:
         >>> MarkovLanguage(transition=torch.tensor([[0.9, 0.1], [0.3, 0.7]])).stationary
         tensor([0.7500, 0.2500], dtype=torch.float64)
         """
-        k = len(self)
-        system = torch.cat(
-            [self.transition.T - torch.eye(k).double(), torch.ones(1, k).double()]
-        )  # π(P - 1) = 0, Σπ = 1
-        target = torch.cat([torch.zeros(k), torch.ones(1)]).double()
+        ones = torch.ones(1, len(self)).double()
+        system = torch.cat([self.transition.T - torch.eye(len(self)).double(), ones])  # (Pᵀ - 1) π = 0 and Σ π = 1
+        target = torch.cat([torch.zeros(len(self)), torch.ones(1)]).double()
         return torch.linalg.lstsq(system, target).solution.clamp(min=0)
 
     @property
     def entropy_rate(self) -> float:
-        """Nats per symbol that remain unpredictable when the symbol before is known; exact, not estimated.
+        """Nats per symbol that stay unpredictable when the symbol before is known; exact, not estimated.
 
         >>> MarkovLanguage(transition=torch.eye(2).flip(0)).entropy_rate  # strict alternation holds no surprise
         0.0
@@ -393,285 +882,255 @@ class MarkovLanguage:
         >>> bool((language.sample(100, seed=5) == language.sample(100, seed=5)).all())
         True
         """
-        ladders = self.transition.cumsum(1)[:, :-1].tolist()  # without the last step, 1.0: bisect then never leaves k-1
-        state = bisect(self.stationary.cumsum(0)[:-1].tolist(), (draws := np.random.default_rng(seed).random(n))[0])
-        path = [state]
-        for draw in draws[1:].tolist():
-            state = bisect(ladders[state], draw)
-            path.append(state)
-        return torch.tensor(path)
+        ladders = self.transition.cumsum(1)[:, :-1].tolist()  # without the last step, 1: a rounded one could be overrun
+        ladder, path = self.stationary.cumsum(0)[:-1].tolist(), []
+        for draw in np.random.default_rng(seed).random(n).tolist():
+            path.append(bisect(ladder, draw))
+            ladder = ladders[path[-1]]
+        return torch.tensor(path, dtype=torch.int64)
 
 
-# ------------------------------------------------------------------------------------------------ downloaded: parsers
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
+_UNITS += " eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 
 
-def _read(path: Path, encoding: str = "utf-8-sig") -> str:
-    data = path.read_bytes()
-    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode(encoding).replace("\r\n", "\n")
-
-
-def _shakespeare(paths: list[Path], split: str) -> list[Document]:
-    text = _read(paths[0])
-    cut = int(0.9 * len(text))
-    return [Document("Tiny Shakespeare", {"train": text[:cut], "valid": text[cut:], "all": text}[split])]
-
-
-def _book(paths: list[Path], split: str) -> list[Document]:
-    titles = {entry["file"]: entry["title"] for entry in table()["classics"]["files"]}
-    return [Document(titles[path.name], clean_book(_read(path))) for path in paths]
-
-
-def clean_book(text: str) -> str:
-    """The book inside a Project Gutenberg file: without its markers and notices, one paragraph per line.
-
-    Lines of a paragraph are joined, because the line breaks are the transcriber's and not the author's; where a
-    line is indented (verse, letters) they stay.
+def english_numeral(n: int) -> str:
+    """A whole number in English words, without "and".
 
     Args:
-        text: the file's text.
+        n: from 0 up to, and without, a million million.
 
-    >>> clean_book("Terms\\n*** START OF THIS PROJECT GUTENBERG EBOOK X ***\\nProduced by A\\n\\n\\nIt was\\nlate.\\n\\n"
-    ...     "  O moon\\n  O sea\\n\\n\\nEnd of Project Gutenberg's X\\n*** END OF THIS PROJECT GUTENBERG EBOOK X ***\\nTerms")
-    'It was late.\\n\\n  O moon\\n  O sea'
+    Raises:
+        ValueError: n is negative or too large.
+
+    >>> english_numeral(10_305)
+    'ten thousand three hundred five'
     """
-    text = text.replace("\r\n", "\n")
-    body = re.search(r"\*\*\* ?START OF TH.*?\*\*\*[^\n]*\n(.*?)\n\*\*\* ?END OF TH", text, re.S)
-    paragraphs = re.split(r"\n[ \t]*(?:\n[ \t]*)+(?=\S)|\n(?:[ \t]*\n)+", (body[1] if body else text).strip("\n"))
-    while paragraphs and re.match(r"(e-text )?(produced|transcribed|prepared) ", paragraphs[0], re.I):
-        del paragraphs[0]
-    while paragraphs and re.match(r"\s*End of (the )?Project Gutenberg", paragraphs[-1], re.I):
-        del paragraphs[-1]
-    kept = (p.rstrip() if re.search(r"^[ \t]", p, re.M) else " ".join(p.split()) for p in paragraphs)
-    return "\n\n".join(p for p in kept if p.strip())
+    if not 0 <= n < 10**12:
+        raise ValueError(f"{n} has no name here; choose a number from 0 to 999,999,999,999")
+    for size, name in ((10**9, "billion"), (10**6, "million"), (1000, "thousand"), (100, "hundred")):
+        if n >= size:
+            rest = f" {english_numeral(n % size)}" if n % size else ""
+            return f"{english_numeral(n // size)} {name}{rest}"
+    units = _UNITS.split()
+    return units[n] if n < 20 else _TENS.split()[n // 10 - 2] + (f"-{units[n % 10]}" if n % 10 else "")
 
 
-def _wikitext(paths: list[Path], split: str) -> list[Document]:
-    """One document per article, cut before its title line, so that the joined documents are the file, line for line."""
-    text = "".join(map(_read, paths))
-    articles = [a for a in re.split(r"(?m)^(?= \n = [^=\n])", text) if a.strip()]
-    return [Document(a.split("\n")[1].strip(" ="), a) for a in articles]
+def chinese_numeral(n: int) -> str:
+    """A whole number in Chinese numerals: groups of four digits, and one 零 for any gap between two digits.
 
+    Args:
+        n: from 0 up to, and without, a million million.
 
-def _label_first(paths: list[Path], split: str) -> list[LabelledText]:
-    rows = []
-    for path in paths:
-        for line in _read(path, "latin-1").splitlines():
-            label, _, text = line.partition(" ")
-            rows.append(LabelledText(text.strip(), int(label)))
-    return rows
+    Raises:
+        ValueError: n is negative or too large.
 
-
-def _customer_reviews(paths: list[Path], split: str) -> list[LabelledText]:
-    """Without the four empty lines; the file has no splits and is sorted by label, so a hash of the text deals it out."""
-    return [row for row in _label_first(paths, split) if row.text and _in_split(row.text, split)]
-
-
-def _chnsenticorp(paths: list[Path], split: str) -> list[LabelledText]:
-    rows = []
-    for path in paths:
-        lines = csv.reader(_read(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)  # quotes are literal
-        next(lines)
-        rows += [LabelledText(text, int(label)) for label, text in lines]
-    return rows
-
-
-# ------------------------------------------------------------------------------------------------ the table and load
-
-
-@dataclass(frozen=True)
-class _Source:
-    folder: str
-    splits: dict[str, tuple[str, ...]]
-    parse: Callable[[list[Path], str], list[Any]]
-    stand_in: str
-    labels: tuple[str, ...] | None = None
-    separator: str = "\n\n"
-
-
-_SENTIMENT = ("negative", "positive")
-# Classics go by book, and no author of a held-out book has another one in train.
-_HELD_OUT = {"valid": ("11.txt", "120.txt", "174.txt"), "test": ("215.txt", "345.txt", "55.txt", "910.txt")}
+    >>> [chinese_numeral(n) for n in (0, 12, 305, 10_020, 100_500)]
+    ['零', '十二', '三百零五', '一万零二十', '十万零五百']
+    """
+    if not 0 <= n < 10**12:
+        raise ValueError(f"{n} has no name here; choose a number from 0 to 999,999,999,999")
+    written, gap = "", False
+    for place in range(11, -1, -1):
+        digit = n // 10**place % 10
+        if digit:
+            written += (
+                ("零" if gap and written else "") + "零一二三四五六七八九"[digit] + ("", "十", "百", "千")[place % 4]
+            )
+        gap = not digit
+        if place in (4, 8) and n // 10**place % 10_000:
+            written, gap = written + {4: "万", 8: "亿"}[place], False  # zeros that end a group are not read
+    return written.removeprefix("一") if written.startswith("一十") else written or "零"
 
 
 @cache
-def table() -> dict[str, Any]:
-    """What `datasets.json` says: address, size, sha256, licence and citation of everything that can be downloaded.
-
-    >>> table()["tinyshakespeare"]["files"][0]["bytes"]
-    1115394
-    """
-    return json.loads(Path(__file__).with_name("datasets.json").read_text(encoding="utf-8"))
+def _numbers(split: str) -> tuple[int, ...]:
+    """A few thousand different numbers below 10⁸, about as many with one digit more as with one less."""
+    rng = random.Random(0)
+    numbers = dict.fromkeys(rng.randrange(10 ** rng.randint(1, 8)) for _ in range(6000))
+    return tuple(n for n in numbers if _in_split(str(n), split))
 
 
-@cache
-def _sources() -> dict[str, _Source]:
-    books = tuple(entry["file"] for entry in table()["classics"]["files"])
-    held_out = _HELD_OUT["valid"] + _HELD_OUT["test"]
-    return {
-        "tinyshakespeare": _Source(
-            "tinyshakespeare",
-            dict.fromkeys(("train", "valid", "all"), ("input.txt",)),
-            _shakespeare,
-            "pydocs_reference",
-            separator="",
-        ),
-        "classics": _Source(
-            "classics",
-            {"train": tuple(b for b in books if b not in held_out), **_HELD_OUT, "all": books},
-            _book,
-            "pydocs",
-        ),
-        "wikitext2": _Source(
-            "wikitext2",
-            {split: (f"{split}.txt",) for split in ("train", "valid", "test")},
-            _wikitext,
-            "pydocs_library",
-            separator="",
-        ),
-        "sst2": _Source(
-            "sst2",
-            {"train": ("stsa.binary.train",), "valid": ("stsa.binary.dev",), "test": ("stsa.binary.test",)},
-            _label_first,
-            "pydocs_kinds",
-            _SENTIMENT,
-        ),
-        "cr": _Source(
-            "cr",
-            dict.fromkeys(("train", "valid", "test", "all"), ("custrev.all",)),
-            _customer_reviews,
-            "pydocs_kinds_network",
-            _SENTIMENT,
-        ),
-        "chnsenticorp": _Source(
-            "chnsenticorp",
-            {"train": ("train.tsv",), "valid": ("dev.tsv",), "test": ("test.tsv",)},
-            _chnsenticorp,
-            "pydocs_topics",
-            _SENTIMENT,
-        ),
-    }
+_PLACES = ("图书馆", "学校", "工厂", "酒店", "商店", "医院", "公司", "农场")
+_THINGS = (("本", "书"), ("张", "桌子"), ("台", "电脑"), ("件", "衣服"), ("辆", "汽车"), ("个", "苹果"))
+
+
+def _numerals_size(split: str) -> list[LabelledText]:
+    """Is it ten thousand or more? In Chinese one character of the numeral tells."""
+    rows = []
+    for n in _numbers(split):
+        place, (measure, thing) = _PLACES[n % 7], _THINGS[n % 6]
+        rows.append(LabelledText(f"这家{place}今年一共买了{chinese_numeral(n)}{measure}{thing}。", int(n >= 10_000)))
+    return rows
+
+
+def _numerals_questions(split: str) -> list[QuestionAnswer]:
+    rows = []
+    numbers = _numbers(split)
+    for i in range(0, len(numbers) - 3, 4):
+        context, asked = "", []
+        for j, n in enumerate(numbers[i : i + 4]):
+            place, (measure, thing) = _PLACES[(i + j) % 8], _THINGS[n % 6]
+            asked.append((f"{place}有多少{measure}{thing}？", chinese_numeral(n), len(context) + len(place) + 1))
+            context += f"{place}有{chinese_numeral(n)}{measure}{thing}。"
+        rows += [QuestionAnswer(context, question, (answer,), (start,)) for question, answer, start in asked]
+    return rows
+
+
+_OCCUPATIONS = (  # counted mostly among men, mostly among women, by the statistics that WinoBias cites
+    ("carpenter", "mechanic", "engineer", "driver", "guard", "farmer"),
+    ("nurse", "secretary", "librarian", "hairdresser", "cleaner", "teacher"),
+)
+
+
+def _pronoun_pairs(split: str) -> list[BiasPair]:
+    """A probe has no part to train on: every split is the whole."""
+    frames = (
+        "The {} said that {} would be late.",
+        "The {} forgot that {} had the keys.",
+        "The {} hoped {} could stay.",
+    )
+    return [
+        BiasPair(frame.format(name, usual), frame.format(name, other), "stereo", "gender")
+        for names, usual, other in zip(_OCCUPATIONS, ("he", "she"), ("she", "he"), strict=True)
+        for name in names
+        for frame in frames
+    ]
+
+
+def _pronoun_sentences(split: str) -> list[Coreference]:
+    frames = ("The {0} called the {1} because {2} needed advice.", "The {1} thanked the {0} because {2} had helped.")
+    meant = [(a, b, i) for i in (0, 1) for a, b in itertools.product(_OCCUPATIONS[i], _OCCUPATIONS[1 - i])]
+    return [
+        Coreference(frame.format(a, b, pronoun), f"the {a}", (pronoun,), pronoun == ("he", "she")[i], 1, number)
+        for number, ((a, b, i), frame) in enumerate(itertools.product(meant, frames), start=1)
+        for pronoun in ("he", "she")
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------- load by name
 
 
 class _Embedded(NamedTuple):
     make: Callable[[str], list[Any]]
+    task: str
     labels: tuple[str, ...] | None = None
 
 
-_EMBEDDED: dict[str, _Embedded] = {
-    "pydocs": _Embedded(lambda split: _reference(split) + _library(split)),
-    "pydocs_reference": _Embedded(_reference),
-    "pydocs_library": _Embedded(_library),
-    "pydocs_topics": _Embedded(_topics, tuple(_AREAS)),
-    "pydocs_kinds": _Embedded(lambda split: _kinds(split, "text numbers files tools"), ("function", "class")),
-    "pydocs_kinds_network": _Embedded(lambda split: _kinds(split, "network concurrency"), ("function", "class")),
+_KINDS = ("function", "class")
+_EMBEDDED = {
+    "pydocs": _Embedded(lambda split: _reference(split) + _library(split), "language model"),
+    "pydocs_reference": _Embedded(_reference, "language model: the language reference"),
+    "pydocs_library": _Embedded(_library, "language model: the library's docstrings"),
+    "pydocs_topics": _Embedded(_topics, "which area of the library", tuple(_AREAS)),
+    "pydocs_topics4": _Embedded(lambda split: _topics(split, 4), "which of four areas", tuple(_AREAS)[:4]),
+    "pydocs_kinds": _Embedded(lambda split: _kinds(split, False), "function or class, outside the network", _KINDS),
+    "pydocs_kinds_network": _Embedded(lambda split: _kinds(split, True), "function or class, network modules", _KINDS),
+    "pydocs_tags": _Embedded(_tags, "tagging of code in prose"),
+    "pydocs_summaries": _Embedded(_summaries, "summarisation"),
+    "pydocs_questions": _Embedded(_questions, "question answering"),
+    "numerals": _Embedded(
+        lambda split: [SentencePair(english_numeral(n), chinese_numeral(n)) for n in _numbers(split)],
+        "translation English to Chinese",
+    ),
+    "numerals_size": _Embedded(_numerals_size, "Chinese: is it a big number", ("below 10,000", "10,000 or more")),
+    "numerals_questions": _Embedded(_numerals_questions, "question answering, Chinese"),
+    "pronoun_pairs": _Embedded(_pronoun_pairs, "bias probe (masked model)"),
+    "pronoun_sentences": _Embedded(_pronoun_sentences, "bias probe (coreference)"),
 }
 
 _loaded: dict[str, str] = {}
-_noted: set[str] = set()
+
+
+def names() -> dict[str, str]:
+    """Every data set's name with its task: the downloaded ones first, then the embedded ones.
+
+    >>> names()["sst2"], names()["numerals"]
+    ('sentiment of film reviews', 'translation English to Chinese')
+    """
+    return {name: facts["task"] for name, facts in table().items()} | {n: e.task for n, e in _EMBEDDED.items()}
+
+
+def splits(name: str) -> tuple[str, ...]:
+    """The splits of a data set, "all" last.
+
+    Args:
+        name: of the data set.
+
+    Raises:
+        ValueError: no data set has this name.
+
+    >>> splits("trec"), splits("tinyshakespeare"), splits("pydocs")
+    (('train', 'test', 'all'), ('train', 'valid', 'all'), ('train', 'valid', 'test', 'all'))
+    """
+    if name not in names():
+        raise ValueError(f"no data set is called {name!r}; choose one of {', '.join(sorted(names()))}")
+    kept = {entry["split"] for entry in table()[name]["files"]} if name in table() else {None}
+    whole = ("train", "valid") if name == "tinyshakespeare" else ("train", "valid", "test")
+    return (*(split for split in whole if split in kept or None in kept), "all")
 
 
 def loaded() -> list[str]:
     """What this process has loaded so far, and in which form; a notebook's stamp quotes it.
 
-    >>> _ = load("pydocs_reference", "test")
-    >>> "pydocs_reference (embedded)" in loaded()
+    >>> _ = load("numerals", "test")
+    >>> "numerals (embedded)" in loaded()
     True
     """
     return [f"{name} ({how})" for name, how in sorted(_loaded.items())]
 
 
-def _fetch(folder: str, files: Iterable[str]) -> list[Path]:
-    """First shelf only: what LMTL_DATA_DIR holds."""
-    root = os.environ.get("LMTL_DATA_DIR")
-    known = {entry["file"]: entry for entry in table()[folder]["files"]}
-    paths = []
-    for file in files:
-        path = Path(root or "", folder, file)
-        if not root or not path.is_file():
-            raise Unavailable(f"{folder}/{file} is not here; set LMTL_DATA_DIR to a folder that holds it")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != known[file]["sha256"]:
-            raise Unavailable(f"{path} has the wrong sha256; delete it and fetch it again")
-        paths.append(path)
-    return paths
-
-
 @cache
-def _parsed(name: str, split: str, root: str | None) -> tuple[Any, ...]:
-    source = _sources()[name]
-    return tuple(source.parse(_fetch(source.folder, source.splits[split]), split))
+def _parsed(name: str, split: str, root: Path) -> tuple[Any, ...]:
+    return tuple(_PARSERS[name]({path.name: _decoded(path) for path in fetch(name, split)}, split))
 
 
 def load(name: str, split: str = "train", stand_in: bool = False) -> Dataset:
-    """Load one split of a data set.
+    """Load one split of a data set, downloading its files where they are missing.
 
     Args:
-        name: of the data set.
-        split: "train", "valid" or "test"; some sets have "all".
+        name: of the data set, see `names`.
+        split: "train", "valid", "test" or "all", where the set has it, see `splits`.
         stand_in: where the set cannot be had, run on an embedded one of the same shape and print which.
+
+    Returns:
+        The rows, with labels, licence and citation. A licence that is in doubt is printed once per process.
 
     Raises:
         ValueError: no such set or split.
         Unavailable: the set cannot be had and no stand-in was asked for.
 
-    >>> load("pydocs_topics", "test").labels
-    ('text', 'numbers', 'files', 'network', 'concurrency', 'tools')
+    >>> load("numerals", "test")[0]
+    SentencePair(source='...', target='...')
     """
+    if split not in splits(name):
+        raise ValueError(f"{name} has no split {split!r}; choose one of {', '.join(splits(name))}")
     if name in _EMBEDDED:
-        embedded = _EMBEDDED[name]
-        if split not in ("train", "valid", "test", "all"):
-            raise ValueError(f"{name} has no split {split!r}; choose one of train, valid, test, all")
-        _loaded.setdefault(name, "embedded")
-        return Dataset(tuple(embedded.make(split)), name, split, licence="PSF-2.0", labels=embedded.labels)
-    if name not in _sources():
-        raise ValueError(
-            f"no data set is called {name!r}; choose one of {', '.join(sorted([*_sources(), *_EMBEDDED]))}"
-        )
-    source, facts = _sources()[name], table()[_sources()[name].folder]
-    if split not in source.splits:
-        raise ValueError(f"{name} has no split {split!r}; choose one of {', '.join(source.splits)}")
+        _loaded[name] = "embedded"
+        return _embedded(name, name, split)
+    facts = table()[name]
     try:
-        rows = _parsed(name, split, os.environ.get("LMTL_DATA_DIR"))
+        rows = _parsed(name, split, cache_dir())
     except Unavailable as error:
         if not stand_in:
             raise
-        print(f"STAND-IN: {name} runs on {source.stand_in} instead ({error})")
-        _loaded[name] = f"stand-in: {source.stand_in}"
-        rows = tuple(_EMBEDDED[source.stand_in].make(split))
-        labels = _EMBEDDED[source.stand_in].labels
-        return Dataset(rows, name, split, is_stand_in=True, licence="PSF-2.0", labels=labels)
+        print(f"STAND-IN: {name} is replaced by {facts['stand_in']} ({names()[facts['stand_in']]}), because {error}.")
+        _loaded[name] = f"stand-in: {facts['stand_in']}"
+        return replace(_embedded(facts["stand_in"], name, split), is_stand_in=True)
+    if facts["licence_note"] and _loaded.get(name) != "real":
+        print(f"Licence of {name}: {facts['licence_note']}.")
     _loaded[name] = "real"
-    if facts["licence_note"] and name not in _noted:
-        _noted.add(name)
-        print(f"licence of {name}: {facts['licence_note']}")
-    return Dataset(
-        rows,
-        name,
-        split,
-        licence=facts["licence"],
-        citation=facts["citation"],
-        labels=source.labels,
-        separator=source.separator,
-    )
+    labels = tuple(facts["labels"]) if facts["labels"] else None
+    exact = "" if name in ("tinyshakespeare", "wikitext2") else "\n\n"  # these are cut, and joined, line for line
+    return Dataset(rows, name, split, False, facts["licence"], facts["citation"], labels, exact)
 
 
-def without_leaks(train: Sequence[Any], test: Dataset) -> Dataset:
-    """The rows of `test` whose text does not occur in `train`, and each of those once.
-
-    Args:
-        train: the rows that a model learns from.
-        test: the rows that it is judged by.
-
-    >>> test = Dataset((Document("a", "seen"), Document("b", "new"), Document("c", "new")), "mine", "test")
-    >>> [row.title for row in without_leaks([Document("z", "seen")], test)]
-    ['b']
-    """
-
-    def text(row: Any) -> Any:
-        return row.text if hasattr(row, "text") else row[0]
-
-    seen, kept = {text(row) for row in train}, []
-    for row in test:
-        if text(row) not in seen:
-            seen.add(text(row))
-            kept.append(row)
-    return replace(test, rows=tuple(kept))
+def _embedded(source: str, name: str, split: str) -> Dataset:
+    python = source.startswith("pydocs")
+    licence = "PSF-2.0 (Python's documentation)" if python else "MIT (made by this package)"
+    citation = "Python Software Foundation, docs.python.org" if python else ""
+    made = _EMBEDDED[source]
+    return Dataset(tuple(made.make(split)), name, split, licence=licence, citation=citation, labels=made.labels)
