@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def cross_entropy(
@@ -37,8 +36,8 @@ def cross_entropy(
         must not move a weight. When *measuring*, divide a sum by a count of targets, so that 0/0 cannot look perfect.
 
     Raises:
-        ValueError: the shapes do not fit, a target is no id of the vocabulary (checked on the CPU only, since looking
-            at a value on a GPU would stop it), or the reduction has another name.
+        ValueError: the shapes do not fit, a target is no id of the vocabulary (on a GPU that ends in CUDA's own
+            assertion: looking at values beforehand would make the processor wait), or the reduction has another name.
 
     Source: Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x; the ignored targets as in `torch.nn.CrossEntropyLoss`.
 
@@ -53,11 +52,15 @@ def cross_entropy(
         )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction is {reduction!r}, expected 'mean', 'sum' or 'none'")
-    counts = _that_count(targets, logits.shape[-1], ignore_index)
+    counts = targets != ignore_index
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     ids = targets.where(counts, 0).long()  # any valid id: its loss is thrown away below
-    losses = -logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1).where(counts, 0.0)
+    try:
+        losses = -logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1).where(counts, 0.0)
+    except RuntimeError:
+        _refuse_stray(ids, logits.shape[-1], ignore_index)
+        raise
     if reduction == "none":
         return losses
     return losses.sum() if reduction == "sum" else losses.sum() / counts.sum().clamp(min=1)
@@ -106,7 +109,7 @@ def perplexity(nats_per_token: float) -> float:
     """
     if nats_per_token < 0:
         raise ValueError(f"{nats_per_token} nats per token are negative: a probability was above 1; check the softmax")
-    return math.exp(nats_per_token) if nats_per_token < 709 else math.inf
+    return math.inf if nats_per_token > 709 else math.exp(nats_per_token)
 
 
 def bits_per_byte(total_nats: float, n_bytes: int) -> float:
@@ -181,14 +184,18 @@ def chunked_cross_entropy(
         raise ValueError(f"chunk is {chunk}, expected at least 1 token per block")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}, a chunked loss gives 'mean' or 'sum'; cross_entropy has 'none'")
-    counts = _that_count(targets, len(weight), ignore_index).flatten()
+    counts = (targets != ignore_index).flatten()
     device, product = hidden.device.type, hidden.dtype
     if torch.is_autocast_enabled(device) and product != torch.float64:  # autocast leaves double precision alone
         product = torch.get_autocast_dtype(device)
     if not torch.is_grad_enabled():  # measuring: inside the function every input would still look trainable
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     ids = targets.flatten().where(counts, 0).long()
-    total = _Chunked.apply(hidden.flatten(0, -2), weight, bias, ids, counts, chunk, product)
+    try:
+        total = _Chunked.apply(hidden.flatten(0, -2), weight, bias, ids, counts, chunk, product)
+    except RuntimeError:
+        _refuse_stray(ids, len(weight), ignore_index)
+        raise
     return total if reduction == "sum" else total / counts.sum().clamp(min=1)
 
 
@@ -237,19 +244,17 @@ class _Chunked(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # only under create_graph=True, where constants would pass for derivatives
+            raise RuntimeError("chunked_cross_entropy keeps no logits for a second derivative; use cross_entropy")
         grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return *[None if g is None else (g * upstream).to(dtype) for g, dtype in grads], None, None, None, None
 
 
-def _that_count(targets: Tensor, vocab: int, ignore_index: int) -> Tensor:
-    """True where a target is to be predicted; a stray id is refused by name where looking at values is free."""
-    counts = targets != ignore_index
-    if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-        stray = targets[counts & ((targets < 0) | (targets >= vocab))]
-        if stray.numel():
-            raise ValueError(
-                f"target {stray[0].item()} is outside 0…{vocab - 1}; where none is to be predicted use {ignore_index}"
-            )
-    return counts
+def _refuse_stray(ids: Tensor, vocab: int, ignore_index: int) -> None:
+    """Say which target is no id. Called after the gather has failed: a look at every target beforehand costs time."""
+    stray = ids[(ids < 0) | (ids >= vocab)]
+    if stray.numel():
+        raise ValueError(
+            f"target {stray[0].item()} is outside 0…{vocab - 1}; where none is to be predicted use {ignore_index}"
+        )
