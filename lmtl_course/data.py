@@ -42,6 +42,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -327,27 +328,11 @@ def _download(name: str, folder: Path, lacking: list[dict[str, Any]], faults: di
     urls = {entry["file"]: entry["url"] for entry in lacking}
     store = pooch.create(folder, base_url="", registry=registry, urls=urls, retry_if_failed=1)
 
-    class Share:
-        """One file's part of the bar; pooch calls `update` per chunk, and `reset` and `close` when it is through."""
-
-        total = done = 0
-
-        def update(self, n: int) -> None:
-            self.done += n
-            bar.update(n)
-
-        def reset(self) -> None:
-            bar.update(-self.done)
-            self.done = 0
-
-        def close(self) -> None:
-            pass
-
     def one(entry: dict[str, Any]) -> None:
-        share = Share()
-
         def downloader(url: str, output: str, pup: Any) -> None:
-            share.reset()
+            # Pooch ends with reset() and update(total), meant for a bar of its own; this one is shared by all files.
+            share = SimpleNamespace(total=0, update=bar.update, close=lambda: None)
+            share.reset = lambda: vars(share).update(update=lambda n: None)
             try:
                 pooch.HTTPDownloader(progressbar=share, timeout=(5, timeout), chunk_size=65536)(url, output, pup)
             except requests.RequestException:
@@ -423,7 +408,7 @@ def _reason(error: Exception, entry: dict[str, Any], folder: Path, timeout: floa
         what, remedy = str(error), f"connect and try again after {_PAUSE:g} s"
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
-        what, remedy = f"{folder} is full ({free:,} bytes free, {entry['bytes'] or 0:,} needed)", "free some space"
+        what, remedy = f"{folder} has no room ({free:,} bytes free, {entry['bytes'] or 0:,} needed)", "free some"
     elif isinstance(error, OSError):
         what, remedy = f"{folder} cannot be written ({error.strerror})", "make it writable"
     else:
@@ -491,7 +476,7 @@ def clean_book(text: str) -> str:
         del paragraphs[0]
     while paragraphs and re.match(r"End of (the )?Project Gutenberg", paragraphs[-1].lstrip(), re.I):
         del paragraphs[-1]
-    return "\n\n".join(p.strip("\n") if re.search(r"^[ \t]", p, re.M) else " ".join(p.split()) for p in paragraphs)
+    return "\n\n".join(p.strip("\n") if "\n " in f"\n{p}" else " ".join(p.split()) for p in paragraphs)
 
 
 def _wikitext2(files: dict[str, str], split: str) -> list[Document]:
@@ -624,8 +609,8 @@ _HEAD = re.compile(r"^[ \t]*(?:async[ \t]+)?(def|class)[ \t]+(\w+)", re.M)
 _AREAS = {
     "text": "string re textwrap difflib codecs encodings gettext locale html xml csv json configparser tomllib "
     "plistlib stringprep pprint reprlib tokenize shlex",
-    "numbers": "decimal _pydecimal fractions numbers random statistics datetime _pydatetime calendar _strptime colorsys "
-    "hashlib hmac secrets zoneinfo uuid",
+    "numbers": "decimal _pydecimal fractions numbers random statistics datetime _pydatetime calendar _strptime "
+    "colorsys hashlib hmac secrets zoneinfo uuid",
     "files": "os pathlib shutil tempfile glob fnmatch zipfile tarfile gzip bz2 lzma fileinput io _pyio filecmp stat "
     "posixpath ntpath genericpath zipimport zipapp shelve dbm sqlite3 mimetypes _compression pickle linecache",
     "network": "http urllib socket socketserver ssl smtplib smtpd imaplib ftplib poplib nntplib telnetlib xmlrpc "
