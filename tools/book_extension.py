@@ -1,9 +1,9 @@
-"""What the book needs of Sphinx and no installed extension does; registered under `sphinx.local_extensions`.
+r"""What the book needs of Sphinx and no installed extension does; registered under `sphinx.local_extensions`.
 
-Maths: MathJax and its fonts are copied out of an installed package into the built book, so that formulas need no network.
-Equations: `$$ … \\tag{5.1}` reaches the page as it stands in the notebook. Figures: the alt text that a notebook stores with
-an image reaches the page. Buttons: Kaggle stands beside Binder and Colab. Tables: `chapter-table` and `chapter-status` are
-made from the notebooks themselves and cannot go out of date.
+Maths: MathJax and its fonts are copied out of an installed package into the built book, so that formulas need no
+network. Equations: `$$ … \tag{5.1}` reaches the page as the notebook has it. Figures: the alt text that a notebook
+stores with an image reaches the page. Buttons: Kaggle stands beside Binder and Colab. Tables: `chapter-table` and
+`chapter-status` are made from the notebooks and `data-table` from the table of data sets: none can go out of date.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.fileutil import copy_asset_file
 
 MATHJAX_PACKAGE = "sphinx-mathjax-offline"
-MATHJAX_PARTS = (  # what tex-chtml.js may ask for: fonts, rarer TeX commands, the speech explorer behind a formula's menu
+MATHJAX_PARTS = (  # what tex-chtml.js may ask for: fonts, rarer TeX commands, the speech explorer in a formula's menu
     "tex-chtml.js",
     "output/chtml/fonts/woff-v2/",
     "input/tex/extensions/",
@@ -61,10 +61,10 @@ def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
 
 
 def keep_equations_as_written(app: Sphinx, doctree: nodes.document) -> None:
-    """Hand display formulas to MathJax untouched.
+    r"""Hand display formulas to MathJax untouched.
 
-    Sphinx puts `split` around a formula that holds `\\\\`, and `\\tag` is an error inside `split`. Jupyter, Colab and GitHub
-    add nothing; neither does the book.
+    Sphinx puts `split` around a formula that holds `\\`, and `\tag` is an error inside `split`. Jupyter, Colab and
+    GitHub add nothing; neither does the book.
     """
     if app.builder.format != "html":
         return
@@ -76,7 +76,7 @@ def keep_equations_as_written(app: Sphinx, doctree: nodes.document) -> None:
 
 @cache
 def stored_alt_texts(notebook: Path, modified: float) -> dict[str, str]:
-    """Alt text of every stored image of a notebook, by the sha256 of its bytes, which is the name MyST-NB gives the file.
+    """Alt text of every stored image of a notebook by the sha256 of its bytes, the name that MyST-NB gives the file.
 
     `modified` is the notebook's modification time: it makes the cache let go of an older version.
     """
@@ -102,7 +102,9 @@ def give_figures_their_alt_text(app: Sphinx, doctree: nodes.document) -> None:
             image["alt"] = texts[name]
 
 
-def add_kaggle_button(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+def add_kaggle_button(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
     """Put Kaggle into the theme's group of launch buttons, which stands on notebook pages only."""
     options = app.config.html_theme_options
     for group in context.get("header_buttons", []):
@@ -138,68 +140,70 @@ def opening(notebook: dict[str, Any]) -> dict[str, str]:
     return {name: match.group(1).strip() if match else "" for name, match in found.items()}
 
 
-class NotebookTable(SphinxDirective):
-    """A table with one row for each notebook; a subclass says what stands in it."""
+class GeneratedTable(SphinxDirective):
+    """A table made while the book is built; a subclass says what stands in it."""
 
     headings: tuple[str, ...] = ()
+    empty = "Nothing to show yet."
 
     def rows(self) -> list[Row]:
+        """The cells of each row: Markdown that stays in a line, or a node."""
         raise NotImplementedError
+
+    def root(self) -> Path:
+        """The folder of the book's sources, which is the repository."""
+        return Path(self.env.srcdir)
 
     def link(self, name: str, text: str) -> nodes.Node:
         """A link to a chapter, relative to the page that the table stands on."""
-        self.env.note_dependency(str(Path(self.env.srcdir, "notebooks", f"{name}.ipynb")))
+        self.env.note_dependency(str(self.root() / "notebooks" / f"{name}.ipynb"))
         uri = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{name}")
         return nodes.reference("", text, refuri=uri, internal=True)
 
     def run(self) -> list[nodes.Node]:
+        """The table in a box that scrolls, or a sentence where there is nothing to show."""
         rows = self.rows()
         if not rows:
-            return [nodes.paragraph(text="No chapter has stored outputs yet.")]
-        table = nodes.table(classes=["table", "chapter-table"])
+            return [nodes.paragraph(text=self.empty)]
         group = nodes.tgroup(cols=len(self.headings))
-        table += group
         group.extend(nodes.colspec(colwidth=1) for _ in self.headings)
-        head, body = nodes.thead(), nodes.tbody()
-        group.extend((head, body))
-        head += self._row(self.headings)
-        body.extend(self._row(row) for row in rows)
+        group += nodes.thead("", self._row(self.headings))
+        group += nodes.tbody("", *[self._row(row) for row in rows])
+        table = nodes.table("", group, classes=["table", "generated-table"])
         return [nodes.container("", table, classes=["wide-table"])]
 
     def _row(self, cells: Row) -> nodes.row:
         row = nodes.row()
         for cell in cells:
-            entry = nodes.entry()
-            if isinstance(cell, str):
-                inline, _ = self.parse_inline(cell)
-                entry += nodes.paragraph("", "", *inline)
-            else:
-                entry += nodes.paragraph("", "", cell)
-            row += entry
+            content = self.parse_inline(cell)[0] if isinstance(cell, str) else [cell]
+            row += nodes.entry("", nodes.paragraph("", "", *content))
         return row
 
 
-class ChapterTable(NotebookTable):
+class ChapterTable(GeneratedTable):
     """Chapter by chapter: what the reader will be able to do, and how long it takes."""
 
     headings = ("", "Chapter", "You will be able to", "Time")
 
     def rows(self) -> list[Row]:
+        """One row for each notebook."""
         result: list[Row] = []
-        for name, notebook in chapters(Path(self.env.srcdir)).items():
+        for name, notebook in chapters(self.root()).items():
             head = opening(notebook)
             result.append((name[:2], self.link(name, head["title"]), head["able"], head["time"]))
         return result
 
 
-class ChapterStatus(NotebookTable):
+class ChapterStatus(GeneratedTable):
     """Where each chapter's stored outputs come from, as `make notebooks` wrote it down."""
 
+    empty = "No chapter has stored outputs yet."
     headings = ("Chapter", "Data", "Run on", "Seconds", "Peak memory", "Date", "Versions", "Code")
 
     def rows(self) -> list[Row]:
+        """One row for each notebook."""
         result: list[Row] = []
-        for name, notebook in chapters(Path(self.env.srcdir)).items():
+        for name, notebook in chapters(self.root()).items():
             stamp = notebook["metadata"].get("lmtl")
             if stamp is None:
                 continue
@@ -221,11 +225,31 @@ class ChapterStatus(NotebookTable):
         return result
 
 
+class DataTable(GeneratedTable):
+    """Every downloaded data set: its task, size, terms and whom to cite."""
+
+    headings = ("Name", "Task", "Size", "Terms", "Cite")
+
+    def rows(self) -> list[Row]:
+        """One row for each data set."""
+        source = self.root() / "lmtl_course" / "datasets.json"
+        self.env.note_dependency(str(source))
+        result: list[Row] = []
+        for name, facts in json.loads(source.read_text(encoding="utf-8")).items():
+            sizes = [file["bytes"] for file in facts["files"]]
+            size = f"{sum(sizes) / 1e6:.1f} MB" if None not in sizes else "not measured"
+            doubt = " (in doubt: downloaded by you, never passed on)" if facts["licence_status"] == "doubt" else ""
+            terms, citation = nodes.Text(facts["licence"] + doubt), nodes.Text(facts["citation"])
+            result.append((nodes.literal(text=name), facts["task"], size, terms, citation))
+        return result
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register everything with Sphinx."""
     app.config.mathjax_path = "mathjax/tex-chtml.js"  # relative to _static
     app.add_directive("chapter-table", ChapterTable)
     app.add_directive("chapter-status", ChapterStatus)
+    app.add_directive("data-table", DataTable)
     app.connect("doctree-read", keep_equations_as_written)
     app.connect("doctree-read", give_figures_their_alt_text)
     app.connect("html-page-context", add_kaggle_button, priority=900)  # after the theme has made its groups
