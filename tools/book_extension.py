@@ -132,9 +132,9 @@ def opening(notebook: dict[str, Any]) -> dict[str, str]:
     text = "".join(notebook["cells"][0]["source"])
     lines = {
         "title": r"^# +(?:\d+ · )?(.+)$",
-        "able": r"^\*\*You will be able to\*\*\W*(.+)$",
-        "need": r"^\*\*You need\*\*\W*(.+)$",
-        "time": r"^\*\*Time\*\*\W*(.+)$",
+        "able": r"^\*\*You will be able to\W*\*\*[\s:…]*(.+)$",
+        "need": r"^\*\*You need\W*\*\*[\s:…]*(.+)$",
+        "time": r"^\*\*Time\W*\*\*[\s:…]*(.+)$",
     }
     found = {name: re.search(pattern, text, flags=re.MULTILINE) for name, pattern in lines.items()}
     return {name: match.group(1).strip() if match else "" for name, match in found.items()}
