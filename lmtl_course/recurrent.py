@@ -1,11 +1,11 @@
 """Recurrent layers: a state that reads a text from left to right, and the gradient that walks back from right to left.
 
-Chapter 4 gave the loss of a prediction; this chapter gives the thing that predicts. Each layer is there twice: as one
-`*_step`, written like its equation and differentiated by autograd, and as a scan whose backward pass is derived by hand.
+Chapter 4 gave the loss of a prediction; this chapter gives the thing that predicts. A layer is there as one `*_step`,
+written like its equation and differentiated by autograd, and, for RNN and LSTM, as a scan with its gradient by hand.
 Weights interchange with `torch.nn.RNN`, `torch.nn.LSTM` and `torch.nn.GRU`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -150,41 +150,49 @@ def unroll(
 
 
 class RNNScan(torch.autograd.Function):
-    r"""All steps of `rnn_step` with tanh, and backpropagation through time derived by hand.
+    r"""Every step of `rnn_step` at once, with backpropagation through time derived by hand.
 
     With $a_t = W_{hh} h_{t-1} + W_{xh} x_t + b_h$ and $\delta_t = \partial L / \partial a_t$,
-    $\delta_t = (1 - h_t^2) \odot (\partial L / \partial h_t |_{\text{direct}} + W_{hh}^\top \delta_{t+1})$, and every
-    weight's gradient is a sum over t of $\delta_t$ times what the weight was multiplied by.
+    $\delta_t = f'(a_t) \odot (\partial L / \partial h_t |_{\text{direct}} + W_{hh}^\top \delta_{t+1})$. The gradient of
+    every weight is the sum over t of $\delta_t$ times what that weight was multiplied by: one product at the end.
 
     Source: Werbos 1990, doi:10.1109/5.58337.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, h_0: Tensor, w_xh: Tensor, w_hh: Tensor, b_h: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, h_0: Tensor, w_xh: Tensor, w_hh: Tensor, b_h: Tensor, f: str = "tanh") -> Tensor:
+        """Equation 5.1 over all tokens, time first; f is "tanh" or "relu"."""
         h = torch.addmm(b_h, x.flatten(0, 1), w_xh.T).unflatten(0, x.shape[:2])  # all tokens in one product
-        w, before = w_hh.T.contiguous(), h_0
+        before = h_0
         for h_t in h:
-            before = h_t.addmm_(before, w).tanh_()
+            h_t.addmm_(before, w_hh.T)
+            before = h_t.tanh_() if f == "tanh" else h_t.relu_()
+        ctx.f = f
         ctx.save_for_backward(x, h_0, w_xh, w_hh, h)
         return h
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor | None, ...]:
+        """Equations 5.4 to 5.6: from the gradient of every state to that of every input."""
         x, h_0, w_xh, w_hh, h = ctx.saved_tensors
-        delta = torch.addcmul(torch.ones_like(h), h, h, value=-1)  # tanh' = 1 - tanh²
-        carried = torch.zeros_like(h_0)
+        delta = 1 - h * h if ctx.f == "tanh" else (h > 0).to(h.dtype)  # f'(a), for all t; becomes delta in the loop
+        later = torch.zeros_like(h_0)  # what comes back from t + 1
         for t in reversed(range(len(h))):
-            delta[t].mul_(carried.add_(d_h[t]))
-            torch.mm(delta[t], w_hh, out=carried)
-        before = torch.cat([h_0[None], h[:-1]])
-        flat = delta.flatten(0, 1)
-        d_x = (flat @ w_xh).view_as(x)
-        return d_x, carried, flat.T @ x.flatten(0, 1), flat.T @ before.flatten(0, 1), flat.sum(0)
+            delta[t] *= d_h[t] + later
+            later = delta[t] @ w_hh
+        rows, before = delta.flatten(0, 1), torch.cat([h_0[None], h[:-1]])
+        d_x = (rows @ w_xh).view_as(x)
+        return d_x, later, rows.T @ x.flatten(0, 1), rows.T @ before.flatten(0, 1), rows.sum(0), None
 
 
 class LSTMScan(torch.autograd.Function):
-    r"""All steps of `lstm_step`, and backpropagation through time derived by hand.
+    r"""Every step of `lstm_step` at once, with backpropagation through time derived by hand and arranged for speed.
+
+    The gradient of the memory is $\epsilon_t = f_{t+1} \odot \epsilon_{t+1} + \partial L / \partial h_t \odot o_t
+    \odot (1 - \tanh^2 c_t)$. Everything that does not depend on a later step is computed for all steps before the loop.
+    A sentence is a column here, as in the equations: $W_{hh} h$ with all columns of a batch is the matrix product
+    that two cores share best, and each gate is one contiguous block.
 
     Source: Greff et al. 2017, doi:10.1109/TNNLS.2016.2582924, without peepholes.
     """
@@ -193,234 +201,387 @@ class LSTMScan(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, h_0: Tensor, c_0: Tensor, w_xh: Tensor, w_hh: Tensor, b_h: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Both parts of the state after every token, time first."""
         seq, batch, d_hidden = *x.shape[:2], w_hh.shape[1]
-        gates = torch.addmm(b_h, x.flatten(0, 1), w_xh.T).unflatten(0, (seq, batch))
-        h, c = (torch.cat([part[None], part.new_empty(seq, batch, d_hidden)]) for part in (h_0, c_0))
+        a = torch.baddbmm(b_h[:, None], w_xh.expand(seq, -1, -1), x.mT)  # seq gates batch; becomes g, i, f, o
+        h, c = (torch.cat([start.T[None], start.new_empty(seq, d_hidden, batch)]) for start in (h_0, c_0))
         tanh_c = torch.empty_like(c[1:])
-        w = w_hh.T
-        for t in range(seq):
-            a = gates[t].addmm_(h[t], w)
-            a[:, :d_hidden].tanh_()
-            a[:, d_hidden:].sigmoid_()
-            g, i, f, o = a.chunk(4, dim=-1)
+        for t, a_t in enumerate(a.unbind()):
+            a_t.addmm_(w_hh, h[t])
+            g, i, f, o = a_t[:d_hidden].tanh_(), *a_t[d_hidden:].sigmoid_().chunk(3)
             torch.mul(f, c[t], out=c[t + 1]).addcmul_(i, g)
             torch.mul(o, torch.tanh(c[t + 1], out=tanh_c[t]), out=h[t + 1])
-        ctx.save_for_backward(x, w_xh, w_hh, gates, h, c, tanh_c)
-        ctx.set_materialize_grads(False)  # the memory is rarely used outside: no gradient, no work
-        return h[1:], c[1:]
+        ctx.save_for_backward(x, w_xh, w_hh, a, h, c, tanh_c)
+        ctx.set_materialize_grads(False)  # the memory is rarely read outside: no gradient, no work
+        return h[1:].mT.contiguous(), c[1:].mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_h: Tensor | None, d_c: Tensor | None) -> tuple[Tensor, ...]:
-        x, w_xh, w_hh, gates, h, c, tanh_c = ctx.saved_tensors
-        seq, batch, d_hidden = tanh_c.shape
-        delta = torch.empty_like(gates)  # dL/da for every t; what each weight gets is one product at the end
-        to_h, to_c = torch.zeros_like(h[0]), torch.zeros_like(c[0])
+        """From the gradient of every state to that of every input."""
+        x, w_xh, w_hh, a, h, c, tanh_c = ctx.saved_tensors
+        seq, d_hidden, batch = tanh_c.shape
+        g, i, f, o = a.chunk(4, dim=1)
+        delta = a.new_empty(seq, 4, d_hidden, batch)  # first d(c or h)/da, then dL/da
+        torch.ops.aten.tanh_backward.grad_input(i, g, grad_input=delta[:, 0])  # i (1 - g²)
+        torch.ops.aten.sigmoid_backward.grad_input(g, i, grad_input=delta[:, 1])  # g i (1 - i)
+        torch.ops.aten.sigmoid_backward.grad_input(c[:-1], f, grad_input=delta[:, 2])
+        torch.ops.aten.sigmoid_backward.grad_input(tanh_c, o, grad_input=delta[:, 3])
+        h_to_c = torch.ops.aten.tanh_backward(o, tanh_c)  # o (1 - tanh² c)
+        to_h, to_c, w = torch.zeros_like(c[0]), torch.zeros_like(c[0]), w_hh.T.contiguous()
         for t in reversed(range(seq)):
-            g, i, f, o = gates[t].chunk(4, dim=-1)
             if d_h is not None:
-                to_h += d_h[t]
+                to_h += d_h[t].T
             if d_c is not None:
-                to_c += d_c[t]
-            to_c += to_h * o * (1 - tanh_c[t] ** 2)
-            d_g, d_i, d_f, d_o = delta[t].chunk(4, dim=-1)
-            torch.mul(to_c * i, 1 - g * g, out=d_g)
-            torch.mul(to_c * g, i * (1 - i), out=d_i)
-            torch.mul(to_c * c[t], f * (1 - f), out=d_f)
-            torch.mul(to_h * tanh_c[t], o * (1 - o), out=d_o)
-            to_c *= f
-            torch.mm(delta[t], w_hh, out=to_h)
-        flat = delta.flatten(0, 1)
-        d_x = (flat @ w_xh).view_as(x)
-        return d_x, to_h, to_c, flat.T @ x.flatten(0, 1), flat.T @ h[:-1].flatten(0, 1), flat.sum(0)
+                to_c += d_c[t].T
+            to_c.addcmul_(to_h, h_to_c[t])
+            delta[t, :3] *= to_c  # candidate, input and forget gate act through the memory,
+            delta[t, 3] *= to_h  # the output gate does not
+            to_c *= f[t]
+            torch.mm(w, delta[t].flatten(0, 1), out=to_h)
+        rows = delta.flatten(1, 2).mT.flatten(0, 1)  # (seq batch) gates: what each weight gets is one product
+        d_x = (rows @ w_xh).view_as(x)
+        d_w_hh = rows.T @ h[:-1].mT.flatten(0, 1)
+        return d_x, to_h.T, to_c.T, rows.T @ x.flatten(0, 1), d_w_hh, rows.sum(0)
 
 
 class Cell(nn.Module):
-    """The weights of one layer in one direction, under the names of the equations."""
+    """The weights of one layer in one direction, under the names they have in the equations."""
 
-    def __init__(self, d_in: int, d_hidden: int, gates: int, extra: bool):
+    def __init__(self, d_in: int, d_hidden: int, blocks: int, reset_bias: bool):
         super().__init__()
-        bound = d_hidden**-0.5  # as torch.nn does
-        self.w_xh = nn.Parameter(torch.empty(gates * d_hidden, d_in).uniform_(-bound, bound))
-        self.w_hh = nn.Parameter(torch.empty(gates * d_hidden, d_hidden).uniform_(-bound, bound))
-        self.b_h = nn.Parameter(torch.zeros(gates * d_hidden))
-        if extra:
+        bound = d_hidden**-0.5  # as in torch.nn
+        self.w_xh = nn.Parameter(torch.empty(blocks * d_hidden, d_in).uniform_(-bound, bound))
+        self.w_hh = nn.Parameter(torch.empty(blocks * d_hidden, d_hidden).uniform_(-bound, bound))
+        self.b_h = nn.Parameter(torch.zeros(blocks * d_hidden))
+        if reset_bias:
             self.b_n = nn.Parameter(torch.zeros(d_hidden))
 
 
 class Recurrent(nn.Module):
-    """What the three layers share: stacking, directions, dropout between layers, padded batches, exchange of weights."""
+    """What RNN, LSTM and GRU share: layers, directions, dropout, padded batches and the exchange with `torch.nn`.
 
-    torch_class: ClassVar[type[nn.RNNBase]]
-    order: ClassVar[tuple[int, ...]]  # where each of our blocks of rows stands in torch's weights
-    parts: ClassVar[int] = 1  # an LSTM's state has two
+    Args:
+        d_in: width of a token's vector.
+        d_hidden: width of the state.
+        layers: how many stand on each other; each reads the outputs of the one below.
+        bidirectional: whether a second set of weights reads each sentence from its end.
+        dropout: share of a layer's outputs hidden from the next layer while training.
+
+    Raises:
+        ValueError: a size below 1, or a dropout outside [0, 1).
+    """
+
+    torch_class: ClassVar[Any]
+    order: ClassVar[tuple[int, ...]]  # our k-th block of rows is block order[k] of torch's weights
+    parts: ClassVar[int] = 1  # the state of an LSTM has two
 
     def __init__(self, d_in: int, d_hidden: int, layers: int = 1, bidirectional: bool = False, dropout: float = 0.0):
         super().__init__()
         if min(d_in, d_hidden, layers) < 1:
             raise ValueError(f"d_in={d_in}, d_hidden={d_hidden} and layers={layers} must all be at least 1")
         if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout={dropout} is the share of values set to zero: it must be in [0, 1)")
-        self.d_in, self.d_hidden, self.layers, self.bidirectional, self.dropout = (
-            d_in,
-            d_hidden,
-            layers,
-            bidirectional,
-            dropout,
-        )
-        self.directions = 2 if bidirectional else 1
+            raise ValueError(f"dropout={dropout} is a share of the outputs: choose it in [0, 1)")
+        self.d_in, self.d_hidden, self.layers = d_in, d_hidden, layers
+        self.bidirectional, self.directions, self.dropout = bidirectional, 1 + bidirectional, dropout
         self.cells = nn.ModuleList(
-            Cell(d_in if layer == 0 else d_hidden * self.directions, d_hidden, len(self.order), isinstance(self, GRU))
-            for layer in range(layers)
-            for _ in range(self.directions)
+            Cell(
+                d_hidden * self.directions if k >= self.directions else d_in,
+                d_hidden,
+                len(self.order),
+                self.order == (0, 1, 2),
+            )
+            for k in range(layers * self.directions)
         )
 
-    def scan(self, x: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """All states of one layer in one direction; time first."""
+    def extra_repr(self) -> str:
+        """What `print` shows between the brackets."""
+        return f"{self.d_in}, {self.d_hidden}, layers={self.layers}, bidirectional={self.bidirectional}"
+
+    def scan(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Each part of the state after every token; the inputs are tokens (time first), state and weights."""
         raise NotImplementedError
 
     def run(
         self, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Every layer and direction in turn; the state goes in and out as a tuple of its parts."""
+        """All cells in turn; the state comes and goes as a tuple of its parts.
+
+        Padding is not read: it is zeroed on the way in and out, the reverse direction starts at each sentence's last
+        token, and the final state is the one after that token.
+        """
         batch, seq, d_in = x.shape
-        if d_in != self.d_in or seq == 0:
-            raise ValueError(f"x has {seq} tokens of width {d_in}; give at least one token of width {self.d_in}")
-        shape = (self.layers * self.directions, batch, self.d_hidden)
-        if state is None:
-            state = (x.new_zeros(shape),) * self.parts
-        for part in state:
-            if part.shape != shape:
-                raise ValueError(f"the state has shape {tuple(part.shape)}, this batch needs {shape}")
-        x = x.transpose(0, 1)  # seq batch d_in: each time step is one contiguous block
-        rows = torch.arange(batch, device=x.device)
-        times = torch.arange(seq, device=x.device)[:, None]
-        if lengths is None:
-            last, backwards, padding = None, None, None
-        else:
-            if lengths.shape != (batch,) or lengths.min() < 1 or lengths.max() > seq:
-                raise ValueError(f"lengths are {lengths.tolist()}; give {batch} numbers between 1 and {seq}")
-            last, padding = lengths.to(x.device) - 1, times >= lengths.to(x.device)
-            backwards = torch.where(padding, times, last - times)  # a sentence is reversed, its padding stays behind
-            padding = padding[..., None]
-            x = x.masked_fill(padding, 0.0)  # whatever stands there, even nan, is never multiplied with anything
-        final: list[tuple[Tensor, ...]] = []
+        if d_in != self.d_in or seq < 1:
+            raise ValueError(f"x has {seq} tokens of width {d_in}; this layer reads 1 or more of width {self.d_in}")
+        shape = (len(self.cells), batch, self.d_hidden)
+        state = (x.new_zeros(shape),) * self.parts if state is None else state
+        if wrong := [tuple(part.shape) for part in state if part.shape != shape]:
+            raise ValueError(f"the state has shape {wrong[0]}, this batch needs {shape}")
+        if lengths is not None and (lengths.shape != (batch,) or lengths.min() < 1 or lengths.max() > seq):
+            raise ValueError(f"lengths are {lengths.tolist()}; give {batch} numbers between 1 and {seq}")
+
+        length = torch.full((batch,), seq, device=x.device) if lengths is None else lengths.to(x.device)
+        row, time = torch.arange(batch, device=x.device), torch.arange(seq, device=x.device)[:, None]
+        padding = (time >= length)[..., None]  # seq batch 1
+        mirror = torch.where(time < length, length - 1 - time, time)  # its own inverse; padding stays behind
+
+        def hide(v: Tensor) -> Tensor:
+            return v if lengths is None else v.masked_fill(padding, 0.0)
+
+        def turn(v: Tensor) -> Tensor:
+            return v.flip(0) if lengths is None else v[mirror, row]
+
+        def last(v: Tensor) -> Tensor:
+            return v[-1] if lengths is None else v[length - 1, row]
+
+        y, final = hide(x.transpose(0, 1)), []
         for layer in range(self.layers):
+            below = nn.functional.dropout(y, self.dropout, self.training) if layer else y
             outputs = []
             for direction in range(self.directions):
                 k = layer * self.directions + direction
-                seen = x if direction == 0 else x.flip(0) if backwards is None else x[backwards, rows]
-                states = self.scan(seen, tuple(part[k] for part in state), tuple(self.cells[k].parameters()))
-                final.append(tuple(part[-1] if last is None else part[last, rows] for part in states))
-                y = states[0]
-                outputs.append(y if direction == 0 else y.flip(0) if backwards is None else y[backwards, rows])
-            x = outputs[0] if self.directions == 1 else torch.cat(outputs, dim=-1)
-            if padding is not None:
-                x = x.masked_fill(padding, 0.0)
-            if layer + 1 < self.layers:
-                x = nn.functional.dropout(x, self.dropout, self.training)
-        return x.transpose(0, 1), tuple(torch.stack(part) for part in zip(*final, strict=True))
+                inputs = [
+                    turn(below) if direction else below,
+                    *(part[k] for part in state),
+                    *self.cells[k].parameters(),
+                ]
+                if torch.is_autocast_enabled(x.device.type):
+                    inputs = [v.to(torch.get_autocast_dtype(x.device.type)) for v in inputs]
+                history = self.scan(*inputs)
+                final.append(tuple(last(part) for part in history))
+                outputs.append(turn(history[0]) if direction else history[0])
+            y = hide(torch.cat(outputs, dim=-1) if direction else outputs[0])
+        return y.transpose(0, 1), tuple(torch.stack(part) for part in zip(*final, strict=True))
 
     def rows(self) -> Tensor:
-        """Where our rows stand in the weights of `torch.nn`, which orders the gates differently."""
+        """For each of our rows of weights, where `torch.nn`, which orders the gates differently, has it."""
         return torch.cat([torch.arange(self.d_hidden) + block * self.d_hidden for block in self.order])
 
-    def suffixes(self) -> list[str]:
-        """The endings by which `torch.nn` tells the weights of its cells apart, in the order of `self.cells`."""
-        return [f"_l{layer}{end}" for layer in range(self.layers) for end in ("", "_reverse")[: self.directions]]
+    def named_cells(self) -> Iterator[tuple[str, Cell]]:
+        """Each cell after the ending that its weights' names have in `torch.nn`."""
+        for k, cell in enumerate(self.cells):
+            assert isinstance(cell, Cell)
+            yield f"_l{k // self.directions}" + "_reverse" * (k % self.directions), cell
 
     @classmethod
     def from_torch(cls: type[Layer], module: nn.RNNBase) -> Layer:
-        """A layer that computes the same as a `torch.nn` module."""
+        """A layer that computes what a `torch.nn` module computes; of its two biases, it keeps the sum.
+
+        Args:
+            module: an RNN, LSTM or GRU, whichever this class is.
+
+        Raises:
+            ValueError: a module of another kind, or an LSTM with a projection.
+
+        >>> theirs = nn.GRU(2, 3, batch_first=True)
+        >>> x = torch.ones(1, 4, 2)
+        >>> torch.allclose(GRU.from_torch(theirs)(x)[0], theirs(x)[0], atol=1e-6)
+        True
+        """
         if not isinstance(module, cls.torch_class) or module.proj_size:
-            raise ValueError(f"{cls.__name__} reads a {cls.torch_class.__name__} without projection, this is {module}")
-        ours = cls(module.input_size, module.hidden_size, module.num_layers, module.bidirectional, module.dropout)
-        ours.to(module.weight_hh_l0.device, module.weight_hh_l0.dtype)
-        rows = ours.rows()
+            raise ValueError(
+                f"{cls.__name__} reads a torch.nn.{cls.torch_class.__name__} without projection, not {module}"
+            )
+        sizes = module.input_size, module.hidden_size, module.num_layers, module.bidirectional, module.dropout
+        ours = cls(*sizes, **({"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}))
+        weight = next(module.parameters())
+        ours.to(weight.device, weight.dtype).train(module.training)
+        rows, n = ours.rows(), slice(2 * ours.d_hidden, None)
         with torch.no_grad():
-            for cell, end in zip(ours.cells, ours.suffixes(), strict=True):
+            for end, cell in ours.named_cells():
                 cell.w_xh.copy_(getattr(module, "weight_ih" + end)[rows])
                 cell.w_hh.copy_(getattr(module, "weight_hh" + end)[rows])
                 cell.b_h.zero_()
                 if module.bias:
-                    cell.b_h.copy_((getattr(module, "bias_ih" + end) + getattr(module, "bias_hh" + end))[rows])
+                    b_x, b_h = (getattr(module, name + end).clone() for name in ("bias_ih", "bias_hh"))
+                    if isinstance(ours, GRU):  # the reset gate switches this one off: it cannot be summed
+                        cell.b_n.copy_(b_h[n])
+                        b_h[n] = 0.0
+                    cell.b_h.copy_((b_x + b_h)[rows])
         return ours
 
     def to_torch(self) -> nn.RNNBase:
-        """The `torch.nn` module that computes the same; its second bias, which adds nothing, is zero."""
-        weight = self.cells[0].w_hh
+        """The `torch.nn` module (batch first) that computes what this layer computes.
+
+        >>> layer, x = LSTM(2, 3), torch.ones(1, 4, 2)
+        >>> torch.allclose(layer.to_torch()(x)[0], layer(x)[0], atol=1e-6)
+        True
+        """
+        weight = next(self.parameters())
+        options: dict[str, Any] = {"nonlinearity": self.nonlinearity} if isinstance(self, RNN) else {}
+        options |= {"dropout": self.dropout, "device": weight.device, "dtype": weight.dtype}
+        if self.layers == 1:
+            options["dropout"] = 0.0  # there is no layer for it to act on, and torch would warn
         module = self.torch_class(
-            self.d_in,
-            self.d_hidden,
-            self.layers,
-            batch_first=True,
-            dropout=self.dropout,
-            bidirectional=self.bidirectional,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
+            self.d_in, self.d_hidden, self.layers, batch_first=True, bidirectional=self.bidirectional, **options
+        ).train(self.training)
         rows = self.rows()
         with torch.no_grad():
-            for cell, end in zip(self.cells, self.suffixes(), strict=True):
+            for end, cell in self.named_cells():
                 getattr(module, "weight_ih" + end)[rows] = cell.w_xh
                 getattr(module, "weight_hh" + end)[rows] = cell.w_hh
                 getattr(module, "bias_ih" + end)[rows] = cell.b_h
                 getattr(module, "bias_hh" + end).zero_()
+                if isinstance(self, GRU):
+                    getattr(module, "bias_hh" + end)[2 * self.d_hidden :] = cell.b_n
         return module
 
 
 class RNN(Recurrent):
+    """The simple recurrent network over batches of sentences, `rnn_step` at every token.
+
+    Beside the arguments of `Recurrent` it takes `nonlinearity`, "tanh" or "relu".
+
+    >>> h, final = RNN(2, 5)(torch.ones(3, 7, 2))
+    >>> h.shape, final.shape
+    (torch.Size([3, 7, 5]), torch.Size([1, 3, 5]))
+    """
+
     torch_class, order = nn.RNN, (0,)
 
-    def scan(self, x: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (RNNScan.apply(x, *state, *weights),)
+    def __init__(
+        self,
+        d_in: int,
+        d_hidden: int,
+        layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        nonlinearity: str = "tanh",
+    ):
+        super().__init__(d_in, d_hidden, layers, bidirectional, dropout)
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity={nonlinearity!r} has no derivative here; choose 'tanh' or 'relu'")
+        self.nonlinearity = nonlinearity
 
-    def forward(self, x, state=None, lengths=None):
+    def scan(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """`rnn_step` at every token."""
+        return (RNNScan.apply(*inputs, self.nonlinearity),)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq d_in"],
+        state: Float[Tensor, "cells _ d_hidden"] | None = None,
+        lengths: Int[Tensor, " _"] | None = None,
+    ) -> tuple[Float[Tensor, "batch seq d_out"], Float[Tensor, "cells batch d_hidden"]]:
+        """Outputs at every token and the final state; see `LSTM.forward`, whose state has two parts."""
         output, (h,) = self.run(x, None if state is None else (state,), lengths)
         return output, h
 
 
 class LSTM(Recurrent):
+    """Long short-term memory over batches of sentences, `lstm_step` at every token.
+
+    Beside the arguments of `Recurrent` it takes `forget_bias`, where the forget gate's bias starts: 1 keeps about three
+    quarters of the memory at each step.
+
+    Source: Jozefowicz et al. 2015, proceedings.mlr.press/v37/jozefowicz15.html, for the forget gate's bias.
+
+    >>> output, (h, c) = LSTM(2, 5, layers=2, bidirectional=True)(torch.ones(3, 7, 2))
+    >>> output.shape, h.shape, c.shape
+    (torch.Size([3, 7, 10]), torch.Size([4, 3, 5]), torch.Size([4, 3, 5]))
+    """
+
     torch_class, order, parts = nn.LSTM, (2, 0, 1, 3), 2
 
-    def __init__(self, d_in: int, d_hidden: int, layers: int = 1, bidirectional: bool = False, dropout: float = 0.0):
+    def __init__(
+        self,
+        d_in: int,
+        d_hidden: int,
+        layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        forget_bias: float = 1.0,
+    ):
         super().__init__(d_in, d_hidden, layers, bidirectional, dropout)
         with torch.no_grad():
-            for cell in self.cells:
-                cell.b_h[2 * d_hidden : 3 * d_hidden].fill_(1.0)  # remember until taught to forget
+            for _, cell in self.named_cells():
+                cell.b_h[2 * d_hidden : 3 * d_hidden] = forget_bias
 
-    def scan(self, x: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return LSTMScan.apply(x, *state, *weights)
+    def scan(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """`lstm_step` at every token."""
+        return LSTMScan.apply(*inputs)
 
     def forward(
         self,
         x: Float[Tensor, "batch seq d_in"],
-        state: tuple[Float[Tensor, "stack batch d_hidden"], Float[Tensor, "stack batch d_hidden"]] | None = None,
-        lengths: Int[Tensor, " batch"] | None = None,
+        state: tuple[Float[Tensor, "cells _ d_hidden"], Float[Tensor, "cells _ d_hidden"]] | None = None,
+        lengths: Int[Tensor, " _"] | None = None,
     ) -> tuple[
         Float[Tensor, "batch seq d_out"],
-        tuple[Float[Tensor, "stack batch d_hidden"], Float[Tensor, "stack batch d_hidden"]],
+        tuple[Float[Tensor, "cells batch d_hidden"], Float[Tensor, "cells batch d_hidden"]],
     ]:
+        """Read a batch of sentences.
+
+        Args:
+            x: token vectors.
+            state: h and c before the first token, one row per layer and direction in torch's order; zeros where None.
+            lengths: how many of the tokens of each sentence are real, padding on the right; all of them where None.
+
+        Returns:
+            The top layer's h at every token (d_out is d_hidden times the directions; zero at padding), and h and c
+            of every layer and direction after its last real token.
+
+        Raises:
+            ValueError: tokens of another width, a state of another shape, a length outside 1 … seq.
+        """
         output, (h, c) = self.run(x, state, lengths)
         return output, (h, c)
 
 
 class GRU(Recurrent):
+    """The gated recurrent unit over batches of sentences, `gru_step` at every token; its arguments are `Recurrent`'s.
+
+    >>> h, final = GRU(2, 5)(torch.ones(3, 7, 2))
+    >>> torch.equal(h[:, -1], final[0])
+    True
+    """
+
     torch_class, order = nn.GRU, (0, 1, 2)
 
-    def scan(self, x: Tensor, state: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return unroll(gru_step, x, state, weights)
+    def scan(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """`gru_step` at every token."""
+        x, h, *weights = inputs
+        return unroll(gru_step, x, (h,), tuple(weights))
 
-    def forward(self, x, state=None, lengths=None):
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq d_in"],
+        state: Float[Tensor, "cells _ d_hidden"] | None = None,
+        lengths: Int[Tensor, " _"] | None = None,
+    ) -> tuple[Float[Tensor, "batch seq d_out"], Float[Tensor, "cells batch d_hidden"]]:
+        """Outputs at every token and the final state; see `LSTM.forward`, whose state has two parts."""
         output, (h,) = self.run(x, None if state is None else (state,), lengths)
         return output, h
 
 
+@torch.no_grad()
 def clip_gradient(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale all gradients together so that their norm is at most `max_norm`."""
-    grads = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.stack([g.norm() for g in grads]).norm() if grads else torch.zeros(())
+    r"""Shorten a gradient that is longer than m = `max_norm`, $g \leftarrow g \cdot \min(1, m / \|g\|)$.
+
+    Args:
+        parameters: whose `.grad` to scale, in place; all of them together are one vector g.
+        max_norm: the longest gradient that passes unchanged.
+
+    Returns:
+        The norm before clipping. Watch it: nan or inf means that clipping could not help.
+
+    Raises:
+        ValueError: a negative max_norm.
+
+    Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
+
+    >>> p = torch.zeros(2, requires_grad=True)
+    >>> p.grad = torch.tensor([30.0, 40.0])
+    >>> clip_gradient([p], 5.0), p.grad
+    (tensor(50.), tensor([3.0000, 4.0000]))
+    """
+    if max_norm < 0:
+        raise ValueError(f"max_norm={max_norm} is a length; choose 0 or more")
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.tensor(0.0)
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for g in grads:
-        g.mul_(scale)
+    for gradient in gradients:
+        gradient.mul_(scale)
     return norm
