@@ -42,7 +42,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -244,6 +243,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LMTL_DATA_DIR") or pooch.os_cache("lmtl_course")).expanduser()
 
 
+_PATIENCE = 5.0  # seconds for a connection to come about
 _PAUSE = 60.0  # seconds for which a host that could not be reached is not asked again
 _unreachable: dict[str, float] = {}
 _verified: set[tuple[str, int, int]] = set()
@@ -288,7 +288,7 @@ def fetch(name: str, split: str | None = None, timeout: float = 10.0) -> list[Pa
     Args:
         name: of a downloaded data set.
         split: only the files which that split needs; None for all.
-        timeout: seconds without an answer after which a server is given up; connecting takes at most 5.
+        timeout: seconds without an answer after which a server is given up; connecting has 5.
 
     Returns:
         The paths, in the order of the table.
@@ -330,21 +330,21 @@ def _download(name: str, folder: Path, lacking: list[dict[str, Any]], faults: di
 
     def one(entry: dict[str, Any]) -> None:
         def downloader(url: str, output: str, pup: Any) -> None:
-            # Pooch ends with reset() and update(total), meant for a bar of its own; this one is shared by all files.
-            share = SimpleNamespace(total=0, update=bar.update, close=lambda: None)
-            share.reset = lambda: vars(share).update(update=lambda n: None)
-            try:
-                pooch.HTTPDownloader(progressbar=share, timeout=(5, timeout), chunk_size=65536)(url, output, pup)
-            except requests.RequestException:
-                size = os.path.getsize(output)
-                if entry["bytes"] and 0 < size < entry["bytes"]:
-                    raise ValueError(f"only {size:,} of {entry['bytes']:,} bytes arrived") from None
-                raise
-            size, digest = os.path.getsize(output), hashlib.sha256(Path(output).read_bytes()).hexdigest()
-            if entry["bytes"] is not None and size != entry["bytes"]:
-                raise ValueError(f"{size:,} bytes arrived instead of {entry['bytes']:,}")
-            if digest != entry["sha256"]:
-                raise ValueError(f"what arrived has sha256 {digest[:12]}… instead of {entry['sha256'][:12]}…")
+            digest, size = hashlib.sha256(), 0
+            with open(output, "wb") as file, requests.get(url, stream=True, timeout=(_PATIENCE, timeout)) as response:
+                response.raise_for_status()
+                try:
+                    for chunk in response.iter_content(8192):
+                        digest.update(chunk)
+                        size += file.write(chunk)
+                        bar.update(len(chunk))
+                except requests.RequestException:
+                    if not size:
+                        raise
+            if size != (entry["bytes"] or size):
+                raise ValueError(f"only {size:,} of {entry['bytes']:,} bytes arrived")
+            if digest.hexdigest() != entry["sha256"]:
+                raise ValueError(f"what arrived has sha256 {digest.hexdigest()[:12]}…, not {entry['sha256'][:12]}…")
 
         try:
             store.fetch(entry["file"], downloader=downloader)
@@ -355,7 +355,7 @@ def _download(name: str, folder: Path, lacking: list[dict[str, Any]], faults: di
         what = f"{folder.name}/{entry['file']} {faults[entry['file']]}"
         return Unavailable(f"{what} and {_reason(error, entry, folder, timeout)}")
 
-    for entry in {urlsplit(entry["url"]).netloc: entry for entry in lacking}.values():
+    for entry in {urlsplit(entry["url"]).netloc: entry for entry in reversed(lacking)}.values():
         try:
             _connect(entry["url"])
         except ConnectionError as error:
@@ -370,7 +370,7 @@ def _download(name: str, folder: Path, lacking: list[dict[str, Any]], faults: di
 
 
 def _connect(url: str) -> None:
-    """Reach the server within 5 s or raise: looking up a name has no timeout of its own and may hang for a minute."""
+    """Reach the server soon or raise: looking up a name has no timeout of its own and may hang for a minute."""
     from requests.utils import get_environ_proxies
 
     parts = urlsplit(url)
@@ -379,13 +379,13 @@ def _connect(url: str) -> None:
     address, reached = (parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)), threading.Event()
 
     def attempt() -> None:
-        with suppress(OSError), socket.create_connection(address, timeout=4):
+        with suppress(OSError), socket.create_connection(address, timeout=_PATIENCE):
             reached.set()
 
     if time.monotonic() - _unreachable.get(parts.netloc, -_PAUSE) >= _PAUSE:
         thread = threading.Thread(target=attempt, daemon=True)
         thread.start()
-        thread.join(5)
+        thread.join(_PATIENCE)
         if not reached.is_set():
             _unreachable[parts.netloc] = time.monotonic()
     if not reached.is_set():
@@ -472,10 +472,11 @@ def clean_book(text: str) -> str:
     start, end = re.search(r"\*\*\* ?START OF TH[^*]*\*\*\*", text), re.search(r"\n\*\*\* ?END OF TH", text)
     body = text[start.end() if start else 0 : end.start() if end else None]
     paragraphs = [p.rstrip() for p in re.split(r"\n(?:[ \t]*\n)+", "\n" + body) if p.strip()]
-    while paragraphs and re.match(r"(E-text prepared|Produced|Transcribed) ", paragraphs[0].lstrip()):
+    paragraphs = [p for p in paragraphs if not re.search(r"Project\s+Gutenberg", p)]
+    while paragraphs and re.match(
+        r"E-text prepared|Produced by|Transcribed|Special thanks|An Anonymous", paragraphs[0]
+    ):
         del paragraphs[0]
-    while paragraphs and re.match(r"End of (the )?Project Gutenberg", paragraphs[-1].lstrip(), re.I):
-        del paragraphs[-1]
     return "\n\n".join(p.strip("\n") if "\n " in f"\n{p}" else " ".join(p.split()) for p in paragraphs)
 
 
@@ -504,9 +505,7 @@ def _agnews(files: dict[str, str], split: str) -> list[LabelledText]:
 
     def mended(text: str) -> str:
         text = re.sub(r" #39;", "'", text.replace("\\", " "))
-        text = re.sub(
-            r"&?#(\d+);|&?\b(quot|amp|lt|gt|nbsp);", lambda m: html.unescape(f"&{m[1] and '#'}{m[1] or m[2]};"), text
-        )
+        text = re.sub(r"&?(#\d+|\b(?:quot|amp|lt|gt|nbsp));", lambda m: html.unescape(f"&{m[1]};"), text)
         return " ".join(text.split())
 
     return [LabelledText(mended(f"{title}. {body}"), int(n) - 1) for n, title, body in csv.reader(_lines(files))]
@@ -694,13 +693,14 @@ def _sentences(text: str) -> list[str]:
 
 
 def _pages(split: str) -> Iterator[_Page]:
-    """Docstrings of at least four words, each text once; a Python without its sources has only the reference."""
+    """Docstrings of at least four words, each beginning once; a Python without its sources has only the reference."""
     pages = _docstrings() or [_Page("re", "class", *document) for document in _reference("all")]
     seen = set()
     for page in pages:
-        if page.text not in seen and len(page.text.split()) >= 4:
-            seen.add(page.text)
-            if _in_split(page.text, split):
+        start = _start(page.text)
+        if start not in seen and len(page.text.split()) >= 4:
+            seen.add(start)
+            if _in_split(start, split):
                 yield page
 
 
@@ -756,14 +756,14 @@ def _tags(split: str) -> list[TaggedSentence]:
 
 def _summaries(split: str) -> list[Summary]:
     """The body of a docstring, to be summed up as its first line does."""
-    rows = []
-    for page in _pages(split):
+    rows: dict[tuple[str, ...], Summary] = {}  # by body: many methods share one
+    for page in _pages("all"):
         first, _, body = page.text.partition("\n\n")
         prose = " ".join(part for part in body.split("\n\n") if not re.search(r"^ |>>>", part, re.M))
-        sentences = [sentence for sentence in _sentences(prose) if len(sentence.split()) > 2]
-        if len(sentences) >= 2 and 3 <= len(first.split()) <= 30:
-            rows.append(Summary(tuple(sentences), (" ".join(first.split()),)))
-    return rows
+        sentences = tuple(sentence for sentence in _sentences(prose) if len(sentence.split()) > 2)
+        if len(sentences) >= 2 and 3 <= len(first.split()) <= 30 and _in_split(sentences[0], split):
+            rows.setdefault(sentences, Summary(sentences, (" ".join(first.split()),)))
+    return list(rows.values())
 
 
 def _questions(split: str) -> list[QuestionAnswer]:
