@@ -67,10 +67,13 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         self.hidden += bool(_HIDDEN.fullmatch(tag))
-        self.shown.append("" if _INLINE.fullmatch(tag) else "\n")
+        self.handle_startendtag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
         self.hidden = max(0, self.hidden - bool(_HIDDEN.fullmatch(tag)))
+        self.handle_startendtag(tag, None)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:  # <br/>, and what every tag has in common
         self.shown.append("" if _INLINE.fullmatch(tag) else "\n")
 
     def handle_data(self, data: str) -> None:
@@ -249,7 +252,7 @@ def to_bio(spans: Sequence[tuple[int, int]], marks: Iterable[Mark]) -> list[str]
     starts, ends = ({span[side]: i for i, span in enumerate(spans)} for side in (0, 1))
     for mark in marks:
         first, last = starts.get(mark.start), ends.get(mark.end)
-        if first is None or last is None or tags[first : last + 1] != ["O"] * (last + 1 - first):
+        if first is None or last is None or last < first or set(tags[first : last + 1]) != {"O"}:
             raise ValueError(
                 f"{mark} cuts through a token or shares one; move its ends to the {len(spans)} tokens' ends"
             )
@@ -323,10 +326,11 @@ def find_words(
         counts.update(run[i : i + n] for run in runs for i in range(len(run) - n + 1))
     characters = sum(map(len, runs))
     nats = {string: log(count / characters) for string, count in counts.items() if count >= min_count}
-    company: dict[str, int] = {}  # of each string, the count of its most frequent extension
-    for string in nats:
-        for inner in (string[1:], string[:-1]):
-            company[inner] = max(company.get(inner, 0), counts[string])
+    company: dict[str, int] = {}  # of each string, the count of its most frequent extension, where that can matter
+    for string, count in counts.items():
+        if count > (1 - freedom) * min_count:
+            for inner in (string[1:], string[:-1]):
+                company[inner] = max(company.get(inner, 0), count)
     return {
         string
         for string, p in nats.items()
@@ -408,7 +412,7 @@ def vocabulary_growth(ids: Int[np.ndarray, " tokens"], sizes: Sequence[int] | np
     """
     first = np.full(int(ids.max(initial=-1)) + 1, len(ids))
     first[ids[::-1]] = np.arange(len(ids))[::-1]  # the last assignment to a number wins: its first occurrence
-    return np.searchsorted(np.sort(first), np.asarray(sizes), side="left")
+    return np.searchsorted(np.sort(first[first < len(ids)]), np.asarray(sizes), side="left")
 
 
 # ----------------------------------------------------------------------------------------------------------- vocabulary
