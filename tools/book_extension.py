@@ -217,7 +217,7 @@ class ChapterStatus(GeneratedTable):
                     hardware,
                     f"{stamp['seconds']:.0f}",
                     f"{stamp['peak_mb']} MB",
-                    stamp["date"],
+                    nodes.inline(text=stamp["date"], classes=["nowrap"]),
                     versions,
                     nodes.literal(text=stamp["code_hash"][:8]),
                 )
@@ -237,9 +237,9 @@ class DataTable(GeneratedTable):
         result: list[Row] = []
         for name, facts in json.loads(source.read_text(encoding="utf-8")).items():
             sizes = [file["bytes"] for file in facts["files"]]
-            size = f"{sum(sizes) / 1e6:.1f} MB" if None not in sizes else "not measured"
-            doubt = " (in doubt: downloaded by you, never passed on)" if facts["licence_status"] == "doubt" else ""
-            terms, citation = nodes.Text(facts["licence"] + doubt), nodes.Text(facts["citation"])
+            size = f"{sum(sizes) / 1e6:.1f} MB" if None not in sizes else "?"
+            doubt = "In doubt: " if facts["licence_status"] == "doubt" else ""
+            terms, citation = nodes.Text(doubt + facts["licence"]), nodes.Text(facts["citation"])
             result.append((nodes.literal(text=name), facts["task"], size, terms, citation))
         return result
 
