@@ -232,6 +232,7 @@ def test_matching_takes_the_longest_word_first():
     words = {"研究", "研究生", "生命", "中国"}
     assert text.max_match("研究生命 in中国", words) == ["研究生", "命", "in", "中国"]
     assert text.max_match("abc d", {"ab", "c d"}) == ["abc", "d"]
+    assert text.max_match("a bc 中国", {"a b", "bc 中国"}) == ["a", "bc 中国"]
 
 
 def test_found_words_by_hand():
