@@ -265,6 +265,12 @@ def _fault(path: Path, entry: dict[str, Any], thorough: bool = True) -> str:
     return ""
 
 
+def _facts(name: str) -> dict[str, Any]:
+    if name not in table():
+        raise ValueError(f"no data set {name!r} can be downloaded; choose one of {', '.join(sorted(table()))}")
+    return table()[name]
+
+
 def missing(name: str, thorough: bool = True) -> dict[str, str]:
     """The files of a data set that are absent or damaged, each with what is the matter.
 
@@ -272,18 +278,22 @@ def missing(name: str, thorough: bool = True) -> dict[str, str]:
         name: of a downloaded data set.
         thorough: compare sha256, not only sizes.
 
+    Raises:
+        ValueError: no downloaded set has this name.
+
     >>> set(missing("sst2", thorough=False)) <= {"stsa.binary.train", "stsa.binary.dev", "stsa.binary.test"}
     True
     """
-    folder = cache_dir() / table()[name]["folder"]
-    faults = {entry["file"]: _fault(folder / entry["file"], entry, thorough) for entry in table()[name]["files"]}
+    facts = _facts(name)
+    folder = cache_dir() / facts["folder"]
+    faults = {entry["file"]: _fault(folder / entry["file"], entry, thorough) for entry in facts["files"]}
     return {file: fault for file, fault in faults.items() if fault}
 
 
 def fetch(name: str, split: str | None = None, timeout: float = 10.0) -> list[Path]:
     """Make sure that a data set's files are in the cache, downloading what is missing or damaged.
 
-    A file reaches its place complete and with the right sha256, or not at all; files that are there are never written.
+    A file reaches its place complete and with the right sha256, or not at all; an intact file is never written.
 
     Args:
         name: of a downloaded data set.
@@ -302,19 +312,15 @@ def fetch(name: str, split: str | None = None, timeout: float = 10.0) -> list[Pa
     ...
     ValueError: no data set 'snli' can be downloaded; choose one of agnews, chnsenticorp, ...
     """
-    if name not in table():
-        raise ValueError(f"no data set {name!r} can be downloaded; choose one of {', '.join(sorted(table()))}")
-    folder = cache_dir() / table()[name]["folder"]
-    entries = [e for e in table()[name]["files"] if split is None or e["split"] in (split, None) or _of_all(e, split)]
+    facts = _facts(name)
+    folder = cache_dir() / facts["folder"]
+    wanted = {"all": ("train", "valid", "test", None)}.get(split or "", (split, None))
+    entries = [entry for entry in facts["files"] if split is None or entry["split"] in wanted]
     faults = {entry["file"]: _fault(folder / entry["file"], entry) for entry in entries}
     lacking = [entry for entry in entries if faults[entry["file"]]]
     if lacking:
         _download(name, folder, lacking, faults, timeout)
     return [folder / entry["file"] for entry in entries]
-
-
-def _of_all(entry: dict[str, Any], split: str) -> bool:
-    return split == "all" and entry["split"] in ("train", "valid", "test")
 
 
 def _download(name: str, folder: Path, lacking: list[dict[str, Any]], faults: dict[str, str], timeout: float) -> None:
@@ -360,13 +366,9 @@ def _download(name: str, folder: Path, lacking: list[dict[str, Any]], faults: di
             _connect(entry["url"])
         except ConnectionError as error:
             raise unavailable(entry, error) from None
-    bar = tqdm(total=sum(e["bytes"] or 0 for e in lacking), desc=name, unit="B", unit_scale=True, leave=False)
-    pool = ThreadPoolExecutor(4)
-    try:
-        list(pool.map(one, lacking))
-    finally:
-        pool.shutdown(cancel_futures=True)  # one file that cannot be had ends it all, without waiting for the queue
-        bar.close()
+    size = sum(entry["bytes"] or 0 for entry in lacking)
+    with tqdm(total=size, desc=name, unit="B", unit_scale=True, leave=False) as bar, ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, lacking))  # the first failure cancels what is still waiting
 
 
 def _connect(url: str) -> None:
@@ -1028,6 +1030,7 @@ _EMBEDDED = {
 }
 
 _loaded: dict[str, str] = {}
+_fallen: dict[tuple[str, Path], str] = {}  # which split of a set sent the others to the stand-in
 
 
 def names() -> dict[str, str]:
@@ -1079,7 +1082,8 @@ def load(name: str, split: str = "train", stand_in: bool = False) -> Dataset:
     Args:
         name: of the data set, see `names`.
         split: "train", "valid", "test" or "all", where the set has it, see `splits`.
-        stand_in: where the set cannot be had, run on an embedded one of the same shape and print which.
+        stand_in: where the set cannot be had, run on an embedded one of the same shape and print which. All further
+            splits then come from that one too, so that no training set meets a test set from elsewhere.
 
     Returns:
         The rows, with labels, licence and citation. A licence that is in doubt is printed once per process.
@@ -1096,15 +1100,20 @@ def load(name: str, split: str = "train", stand_in: bool = False) -> Dataset:
     if name in _EMBEDDED:
         _loaded[name] = "embedded"
         return _embedded(name, name, split)
-    facts = table()[name]
+    facts, key = table()[name], (name, cache_dir())
     try:
+        if stand_in and _fallen.get(key, split) != split:  # never train on a stand-in and test on the real set
+            raise Unavailable(f"its split {_fallen[key]!r} was")
         rows = _parsed(name, split, cache_dir())
     except Unavailable as error:
         if not stand_in:
             raise
         print(f"STAND-IN: {name} is replaced by {facts['stand_in']} ({names()[facts['stand_in']]}), because {error}.")
+        _fallen.setdefault(key, split)
         _loaded[name] = f"stand-in: {facts['stand_in']}"
         return replace(_embedded(facts["stand_in"], name, split), is_stand_in=True)
+    if _fallen.get(key) == split:
+        del _fallen[key]
     if facts["licence_note"] and _loaded.get(name) != "real":
         print(f"Licence of {name}: {facts['licence_note']}.")
     _loaded[name] = "real"

@@ -43,6 +43,7 @@ def loopback_only(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", guarded)
     monkeypatch.setenv("NO_PROXY", "*")
     data._unreachable.clear()
+    data._fallen.clear()
     data._parsed.cache_clear()
     yield
     data._unreachable.clear()
@@ -574,6 +575,21 @@ def test_every_downloaded_set_has_a_stand_in_of_its_kind(name, empty, capsys):
     assert len(dataset.labels or ()) == len(labels or ())
     assert f"{name} (stand-in: {stand_in})" in data.loaded()
     assert list(empty.iterdir()) == []
+
+
+def test_no_real_split_follows_a_stand_in(empty, server, monkeypatch, capsys):
+    server.bodies = {"train.txt": b" \n = A = \n \n a \n", "valid.txt": b" \n = B = \n \n b \n"}
+    files = [{**entry, "split": entry["file"][:-4]} for entry in entries(server.bodies, server.address)]
+    monkeypatch.setattr(data, "table", lambda: {"wikitext2": {**TABLE["wikitext2"], "files": files}})
+    train = server.bodies.pop("train.txt")
+    assert data.load("wikitext2", "train", stand_in=True).is_stand_in
+    assert data.load("wikitext2", "valid", stand_in=True).is_stand_in
+    assert "because its split 'train' was" in capsys.readouterr().out
+    assert data.load("wikitext2", "valid").text == server.bodies["valid.txt"].decode()  # asked for the real one only
+    assert data.load("wikitext2", "valid", stand_in=True).is_stand_in
+    server.bodies["train.txt"] = train
+    assert not data.load("wikitext2", "train", stand_in=True).is_stand_in
+    assert not data.load("wikitext2", "valid", stand_in=True).is_stand_in
 
 
 def test_a_doubtful_licence_is_said_once(monkeypatch, tmp_path, capsys):
