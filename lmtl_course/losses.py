@@ -223,22 +223,21 @@ class _Chunked(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
             h, w, ignored = hidden[rows].to(product), ids[rows, None], ~counts[rows, None]
-            z = (h @ W.T).to(wide)  # block vocab
+            z = (h @ W.T).to(wide)  # block vocab; one name for all that follows, so that each step frees the one before
             if bias is not None:
                 z += bias
-            log_p = z.log_softmax(-1)
-            total -= log_p.gather(-1, w).masked_fill_(ignored, 0.0).sum()
+            z = z.log_softmax(-1)  # now log p
+            total -= z.gather(-1, w).masked_fill_(ignored, 0.0).sum()
             if not any(ctx.needs_input_grad):
                 continue
-            d_z = torch.exp(log_p, out=z)  # the logits are no longer needed: p takes their place
-            d_z.scatter_add_(-1, w, d_z.new_full(w.shape, -1.0)).masked_fill_(ignored, 0.0)  # p - y
+            z.exp_().scatter_add_(-1, w, z.new_full(w.shape, -1.0)).masked_fill_(ignored, 0.0)  # now p - y
             if d_bias is not None:
-                d_bias += d_z.sum(0)
-            d_z = d_z.to(product)
+                d_bias += z.sum(0)
+            z = z.to(product)
             if d_hidden is not None:
-                d_hidden[rows] = d_z @ W
+                d_hidden[rows] = z @ W
             if d_weight is not None:
-                d_weight += d_z.T @ h
+                d_weight += z.T @ h
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.dtypes = (hidden.dtype, weight.dtype, wide if bias is None else bias.dtype)
         return total

@@ -1,6 +1,7 @@
 """Oracles in torch.nn, numbers worked out by hand, what padding may not change, what a chunked loss never holds."""
 
 import math
+import weakref
 
 import jaxtyping
 import pytest
@@ -263,38 +264,54 @@ def test_chunked_with_nothing_to_predict_moves_nothing():
         assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
-class Largest(TorchDispatchMode):
-    """The most elements that any result of any operation had."""
+class Ledger(TorchDispatchMode):
+    """The largest result of any operation, and the most that were alive together, both in float32 numbers."""
 
-    def __init__(self):
+    def __init__(self, *given: torch.Tensor):
         super().__init__()
-        self.elements = 0
+        self.largest = self.alive = self.peak = 0
+        for tensor in given:
+            tensor.untyped_storage().booked = True
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
+                self.largest = max(self.largest, tensor.numel())
+                self.book(tensor.untyped_storage())
         return result
+
+    def book(self, memory: torch.UntypedStorage):
+        if not hasattr(memory, "booked"):
+            memory.booked, size = True, memory.nbytes() / 4
+            self.alive += size
+            self.peak = max(self.peak, self.alive)
+            weakref.finalize(memory, self.strike_out, size)
+
+    def strike_out(self, size: float):
+        self.alive -= size
 
 
 @pytest.mark.parametrize("measuring", [False, True])
 def test_chunked_never_holds_the_full_logits(measuring):
-    tokens, width, vocab, chunk = 97, 2, 53, 7
+    tokens, width, vocab, chunk = 997, 2, 499, 67
     hidden = torch.randn(tokens, width, requires_grad=True)
     weight = torch.randn(vocab, width, requires_grad=True)
     targets = torch.arange(tokens) % vocab
     with torch.set_grad_enabled(not measuring):
-        with Largest() as plain:
+        with Ledger(hidden, weight, targets) as plain:
             loss = cross_entropy(hidden @ weight.T, targets)
             if not measuring:
                 loss.backward()
-        with Largest() as chunked:
+        del loss
+        with Ledger(hidden, weight, targets) as chunked:
             loss = chunked_cross_entropy(hidden, weight, targets, chunk=chunk)
             if not measuring:
                 loss.backward()
-    assert plain.elements == tokens * vocab
-    assert chunked.elements == chunk * vocab
+    logits, block = tokens * vocab, chunk * vocab
+    assert (plain.largest, chunked.largest) == (logits, block)
+    assert plain.peak > (2 if measuring else 3) * logits
+    assert chunked.peak < 2.3 * block, "two blocks, and what is small beside them: ids and the gradients"
 
 
 def test_chunked_without_gradients_gives_the_same_number_and_no_graph():
