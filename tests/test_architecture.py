@@ -45,7 +45,8 @@ def test_every_chapter_has_its_three_files_and_nothing_else_is_numbered():
 
 @pytest.mark.parametrize("module", [*lmtl_course.GROUND_FLOOR, *ORDER])
 def test_arrows_point_only_to_earlier_chapters_and_the_ground_floor(module):
-    earlier = {*lmtl_course.GROUND_FLOOR, *ORDER[: ORDER.index(module)]} if module in ORDER else set()
+    floors = [*lmtl_course.GROUND_FLOOR, *ORDER]
+    earlier = set(floors[: floors.index(module)])
     reached = tool.imported_modules((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
     assert reached <= earlier, f"{module} imports {sorted(reached - earlier)}"
 

@@ -159,8 +159,9 @@ def test_versions_are_compared_by_number_and_bounds_come_from_the_metadata(monke
 
 
 def test_without_torch_the_data_command_points_to_the_doctor(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "lmtl_course.data")
-    monkeypatch.delattr(lmtl_course, "data")
+    for module in ("data", "embedded"):
+        monkeypatch.delitem(sys.modules, f"lmtl_course.{module}")
+        monkeypatch.delattr(lmtl_course, module)
     monkeypatch.setitem(sys.modules, "torch", None)  # an import of it fails from now on
     assert program.main(["data", "list"]) == 1
     assert "torch is not installed; `python -m lmtl_course doctor`" in capsys.readouterr().err
