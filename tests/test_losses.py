@@ -236,6 +236,18 @@ def test_chunked_agrees_with_finite_differences():
     )
 
 
+def test_autocast_converts_the_weight_once_and_leaves_double_precision_alone():
+    hidden, weight, bias, targets = linear_problem(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16), Ledger() as ledger:
+        chunked_cross_entropy(hidden, weight, targets, bias, chunk=4)
+    converted = [shape for name, shape in ledger.results if name == "aten._to_copy.default"]
+    assert converted.count(weight.shape) + converted.count(weight.T.shape) == 1
+    hidden, weight, bias, targets = linear_problem()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = chunked_cross_entropy(hidden, weight, targets, bias, chunk=4)
+    torch.testing.assert_close(loss, cross_entropy(F.linear(hidden, weight, bias), targets), **EXACT)
+
+
 @pytest.mark.parametrize("wanted", [0, 1, 2])
 def test_chunked_computes_only_the_gradients_that_are_wanted(wanted):
     hidden, weight, bias, targets = linear_problem()
@@ -265,11 +277,12 @@ def test_chunked_with_nothing_to_predict_moves_nothing():
 
 
 class Ledger(TorchDispatchMode):
-    """The largest result of any operation, and the most that were alive together, both in float32 numbers."""
+    """The largest result of any operation, the most alive together (both in float32 numbers), and all that was done."""
 
     def __init__(self, *given: torch.Tensor):
         super().__init__()
         self.largest = self.alive = self.peak = 0
+        self.results: list[tuple[str, torch.Size]] = []
         for tensor in given:
             tensor.untyped_storage().booked = True
 
@@ -278,6 +291,7 @@ class Ledger(TorchDispatchMode):
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, torch.Tensor):
                 self.largest = max(self.largest, tensor.numel())
+                self.results.append((str(func), tensor.shape))
                 self.book(tensor.untyped_storage())
         return result
 
@@ -312,6 +326,8 @@ def test_chunked_never_holds_the_full_logits(measuring):
     assert (plain.largest, chunked.largest) == (logits, block)
     assert plain.peak > (2 if measuring else 3) * logits
     assert chunked.peak < 2.3 * block, "two blocks, and what is small beside them: ids and the gradients"
+    products = sum(name == "aten.mm.default" for name, _ in chunked.results)
+    assert products == (1 if measuring else 3) * math.ceil(tokens / chunk), "nothing is computed twice, or for nobody"
 
 
 def test_chunked_without_gradients_gives_the_same_number_and_no_graph():
