@@ -186,13 +186,43 @@ class RNNScan(torch.autograd.Function):
         return d_x, later, rows.T @ x.flatten(0, 1), rows.T @ before.flatten(0, 1), rows.sum(0), None
 
 
+def multiplier(w: Tensor, rows: int, bias: Tensor | None = None, uses: int = 1) -> Callable[..., Tensor]:
+    """A function that computes `x @ w.T + bias` and adds a second argument to it, if given one.
+
+    A loop that multiplies by the same matrix at every step need not pack that matrix anew for every product. For
+    float32 on x86 PyTorch can pack once, by operators meant for its compiler; where it cannot, or where too few
+    products follow to pay for it, these are plain products.
+
+    Args:
+        w: the matrix, one row per output.
+        rows: how many rows x will have, which decides how to pack.
+        bias: one number per output.
+        uses: how many products will follow.
+
+    >>> product = multiplier(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), rows=1)
+    >>> product(torch.ones(1, 2)), product(torch.ones(1, 2), torch.tensor([[10.0, 20.0]]))
+    (tensor([[2., 3.]]), tensor([[12., 23.]]))
+    """
+    x86_float = w.device.type == "cpu" and w.dtype == torch.float32 and torch.backends.mkl.is_available()
+    can_pack = x86_float and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if not can_pack or rows * uses < 1024:
+        return lambda x, plus=None: nn.functional.linear(x, w, bias) if plus is None else torch.addmm(plus, x, w.T)
+    packed, linear = torch.ops.mkldnn._reorder_linear_weight(w, rows), torch.ops.mkldnn._linear_pointwise
+
+    def product(x: Tensor, plus: Tensor | None = None) -> Tensor:
+        if plus is None:
+            return linear(x, packed, bias, "none", [], "")
+        return linear.binary(x, plus, packed, bias, "add")
+
+    return product
+
+
 class LSTMScan(torch.autograd.Function):
     r"""Every step of `lstm_step` at once, with backpropagation through time derived by hand and arranged for speed.
 
-    The gradient of the memory is $\epsilon_t = f_{t+1} \odot \epsilon_{t+1} + \partial L / \partial h_t \odot o_t
-    \odot (1 - \tanh^2 c_t)$. Everything that does not depend on a later step is computed for all steps before the loop.
-    A sentence is a column here, as in the equations: $W_{hh} h$ with all columns of a batch is the matrix product
-    that two cores share best, and each gate is one contiguous block.
+    With $\epsilon_t = \partial L / \partial c_t$ and $\eta_t = \partial L / \partial h_t$, the memory's gradient is
+    $\epsilon_t = f_{t+1} \odot \epsilon_{t+1} + \eta_t \odot o_t \odot (1 - \tanh^2 c_t)$. What waits for no later step
+    is computed for all steps before the loop, and what no step waits for, after it.
 
     Source: Greff et al. 2017, doi:10.1109/TNNLS.2016.2582924, without peepholes.
     """
@@ -203,46 +233,49 @@ class LSTMScan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Both parts of the state after every token, time first."""
         seq, batch, d_hidden = *x.shape[:2], w_hh.shape[1]
-        a = torch.baddbmm(b_h[:, None], w_xh.expand(seq, -1, -1), x.mT)  # seq gates batch; becomes g, i, f, o
-        h, c = (torch.cat([start.T[None], start.new_empty(seq, d_hidden, batch)]) for start in (h_0, c_0))
-        tanh_c = torch.empty_like(c[1:])
-        for t, a_t in enumerate(a.unbind()):
-            a_t.addmm_(w_hh, h[t])
-            g, i, f, o = a_t[:d_hidden].tanh_(), *a_t[d_hidden:].sigmoid_().chunk(3)
-            torch.mul(f, c[t], out=c[t + 1]).addcmul_(i, g)
-            torch.mul(o, torch.tanh(c[t + 1], out=tanh_c[t]), out=h[t + 1])
-        ctx.save_for_backward(x, w_xh, w_hh, a, h, c, tanh_c)
+        gates = multiplier(w_xh, seq * batch, b_h)(x.flatten(0, 1)).unflatten(0, (seq, batch))  # all tokens at once
+        h, c = (torch.cat([start[None], start.new_empty(seq, batch, d_hidden)]) for start in (h_0, c_0))
+        tanh_c, product = torch.empty_like(c[1:]), multiplier(w_hh, batch, uses=seq)
+        h_t, c_t = h[0], c[0]
+        steps = [part.unbind() for part in (gates, *gates.chunk(4, dim=-1), h[1:], c[1:], tanh_c)]
+        for a, g, i, f, o, h_next, c_next, squashed in zip(*steps, strict=True):
+            total = product(h_t, a)
+            torch.tanh(total[:, :d_hidden], out=g)
+            torch.sigmoid(total[:, d_hidden:], out=a[:, d_hidden:])
+            c_t = torch.mul(f, c_t, out=c_next).addcmul_(i, g)
+            h_t = torch.mul(o, torch.tanh(c_t, out=squashed), out=h_next)
+        ctx.save_for_backward(x, w_xh, w_hh, gates, h, c, tanh_c)
         ctx.set_materialize_grads(False)  # the memory is rarely read outside: no gradient, no work
-        return h[1:].mT.contiguous(), c[1:].mT
+        return h[1:], c[1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_h: Tensor | None, d_c: Tensor | None) -> tuple[Tensor, ...]:
-        """From the gradient of every state to that of every input."""
-        x, w_xh, w_hh, a, h, c, tanh_c = ctx.saved_tensors
-        seq, d_hidden, batch = tanh_c.shape
-        g, i, f, o = a.chunk(4, dim=1)
-        delta = a.new_empty(seq, 4, d_hidden, batch)  # first d(c or h)/da, then dL/da
-        torch.ops.aten.tanh_backward.grad_input(i, g, grad_input=delta[:, 0])  # i (1 - g²)
-        torch.ops.aten.sigmoid_backward.grad_input(g, i, grad_input=delta[:, 1])  # g i (1 - i)
-        torch.ops.aten.sigmoid_backward.grad_input(c[:-1], f, grad_input=delta[:, 2])
-        torch.ops.aten.sigmoid_backward.grad_input(tanh_c, o, grad_input=delta[:, 3])
-        h_to_c = torch.ops.aten.tanh_backward(o, tanh_c)  # o (1 - tanh² c)
-        to_h, to_c, w = torch.zeros_like(c[0]), torch.zeros_like(c[0]), w_hh.T.contiguous()
-        for t in reversed(range(seq)):
-            if d_h is not None:
-                to_h += d_h[t].T
+        """Equations 5.12 and 5.13, then 5.5: from the gradient of every state to that of every input."""
+        x, w_xh, w_hh, gates, h, c, tanh_c = ctx.saved_tensors
+        g, i, f, o = gates.chunk(4, dim=-1)
+        delta = torch.empty_like(gates)  # 5.13 but for its first factor, which the loop multiplies in
+        tanh_slope, sigmoid_slope = torch.ops.aten.tanh_backward, torch.ops.aten.sigmoid_backward
+        d_g, d_i, d_f, d_o = delta.chunk(4, dim=-1)
+        tanh_slope.grad_input(i, g, grad_input=d_g)  # i (1 - g²)
+        sigmoid_slope.grad_input(g, i, grad_input=d_i)  # g i (1 - i)
+        sigmoid_slope.grad_input(c[:-1], f, grad_input=d_f)
+        sigmoid_slope.grad_input(tanh_c, o, grad_input=d_o)
+        direct = torch.zeros_like(tanh_c) if d_h is None else d_h.contiguous()
+        eta, epsilon, product = direct[-1], torch.zeros_like(c[0]), multiplier(w_hh.T, c.shape[1], uses=len(delta))
+        by_c, by_h = delta.unflatten(-1, (4, -1)).split([3, 1], dim=2)  # seq batch 3|1 d_hidden
+        steps = [part.unbind() for part in (delta, by_c, by_h.squeeze(2), tanh_slope(o, tanh_c), f)]
+        for t, (delta_t, by_c_t, by_h_t, h_to_c, f_t) in reversed(list(enumerate(zip(*steps, strict=True)))):
             if d_c is not None:
-                to_c += d_c[t].T
-            to_c.addcmul_(to_h, h_to_c[t])
-            delta[t, :3] *= to_c  # candidate, input and forget gate act through the memory,
-            delta[t, 3] *= to_h  # the output gate does not
-            to_c *= f[t]
-            torch.mm(w, delta[t].flatten(0, 1), out=to_h)
-        rows = delta.flatten(1, 2).mT.flatten(0, 1)  # (seq batch) gates: what each weight gets is one product
-        d_x = (rows @ w_xh).view_as(x)
-        d_w_hh = rows.T @ h[:-1].mT.flatten(0, 1)
-        return d_x, to_h.T, to_c.T, rows.T @ x.flatten(0, 1), d_w_hh, rows.sum(0)
+                epsilon += d_c[t]
+            epsilon.addcmul_(eta, h_to_c)
+            by_c_t.mul_(epsilon[:, None])
+            by_h_t.mul_(eta)
+            epsilon.mul_(f_t)
+            eta = product(delta_t, direct[t - 1]) if t else product(delta_t)
+        rows = delta.flatten(0, 1)
+        d_x = multiplier(w_xh.T, len(rows))(rows).view_as(x)
+        return d_x, eta, epsilon, rows.T @ x.flatten(0, 1), rows.T @ h[:-1].flatten(0, 1), rows.sum(0)
 
 
 class Cell(nn.Module):

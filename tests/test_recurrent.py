@@ -16,6 +16,7 @@ from lmtl_course.recurrent import (
     clip_gradient,
     gru_step,
     lstm_step,
+    multiplier,
     rnn_step,
     unroll,
 )
@@ -174,6 +175,40 @@ def test_rnn_by_hand_equals_autograd_over_the_step(f):
         torch.autograd.grad(fast, inputs, upstream), torch.autograd.grad(slow, inputs, upstream), strict=True
     ):
         same(a, b)
+
+
+@pytest.mark.parametrize(("batch", "seq"), [(B, T), (31, 37)])
+def test_float32_equals_torch_with_and_without_packed_products(batch, seq):
+    """Packed products exist for float32 only and for long loops only: the tests in float64 do not reach them."""
+    reference = torch.nn.LSTM(D_IN, D_HIDDEN, 2, batch_first=True, bidirectional=True)
+    layer, x = LSTM.from_torch(reference), torch.randn(batch, seq, D_IN, requires_grad=True)
+    state = tuple(torch.randn(4, batch, D_HIDDEN, requires_grad=True) for _ in range(2))
+    outputs = [(y, *final) for y, final in (layer(x, state), reference(x, state))]
+    upstream = [torch.randn_like(v) for v in outputs[0]]
+    found, wanted = (torch.autograd.grad(out, (x, *state), upstream, retain_graph=True) for out in outputs)
+    for a, b in zip((*outputs[0], *found), (*outputs[1], *wanted), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    rows = layer.rows()
+    for end, cell in layer.named_cells():
+        pairs = [(cell.w_xh, "weight_ih"), (cell.w_hh, "weight_hh"), (cell.b_h, "bias_ih")]
+        a = torch.autograd.grad(outputs[0], [ours for ours, _ in pairs], upstream, retain_graph=True)
+        b = torch.autograd.grad(
+            outputs[1], [getattr(reference, n + end) for _, n in pairs], upstream, retain_graph=True
+        )
+        for ours_grad, theirs_grad in zip(a, b, strict=True):  # sums of up to 1147 float32 numbers
+            torch.testing.assert_close(ours_grad, theirs_grad[rows], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_multiplier_is_a_product_with_bias_and_addend(dtype, tolerance):
+    w, bias, x, plus = (
+        torch.randn(shape, dtype=dtype) for shape in [(D_HIDDEN, T), (D_HIDDEN,), (B, T), (B, D_HIDDEN)]
+    )
+    for rows, uses in [(B, 1), (B, 1009), (1031, 1)]:  # the number of rows is a hint, not a promise
+        torch.testing.assert_close(multiplier(w, rows, None, uses)(x), x @ w.T, rtol=0, atol=tolerance)
+        torch.testing.assert_close(multiplier(w, rows, bias, uses)(x), x @ w.T + bias, rtol=0, atol=tolerance)
+        torch.testing.assert_close(multiplier(w, rows, None, uses)(x, plus), x @ w.T + plus, rtol=0, atol=tolerance)
+        torch.testing.assert_close(multiplier(w.T, rows, None, uses)(plus, x), plus @ w + x, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("used", [(0,), (1,), (0, 1)])
