@@ -203,10 +203,15 @@ def multiplier(w: Tensor, rows: int, bias: Tensor | None = None, uses: int = 1) 
     >>> product(torch.ones(1, 2)), product(torch.ones(1, 2), torch.tensor([[10.0, 20.0]]))
     (tensor([[2., 3.]]), tensor([[12., 23.]]))
     """
+
+    def plain(x: Tensor, plus: Tensor | None = None) -> Tensor:
+        start = bias if plus is None else plus if bias is None else plus + bias
+        return x @ w.T if start is None else torch.addmm(start, x, w.T)
+
     x86_float = w.device.type == "cpu" and w.dtype == torch.float32 and torch.backends.mkl.is_available()
     can_pack = x86_float and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if not can_pack or rows * uses < 1024:
-        return lambda x, plus=None: nn.functional.linear(x, w, bias) if plus is None else torch.addmm(plus, x, w.T)
+        return plain
     packed, linear = torch.ops.mkldnn._reorder_linear_weight(w, rows), torch.ops.mkldnn._linear_pointwise
 
     def product(x: Tensor, plus: Tensor | None = None) -> Tensor:

@@ -208,6 +208,9 @@ def test_multiplier_is_a_product_with_bias_and_addend(dtype, tolerance):
         torch.testing.assert_close(multiplier(w, rows, None, uses)(x), x @ w.T, rtol=0, atol=tolerance)
         torch.testing.assert_close(multiplier(w, rows, bias, uses)(x), x @ w.T + bias, rtol=0, atol=tolerance)
         torch.testing.assert_close(multiplier(w, rows, None, uses)(x, plus), x @ w.T + plus, rtol=0, atol=tolerance)
+        torch.testing.assert_close(
+            multiplier(w, rows, bias, uses)(x, plus), x @ w.T + bias + plus, rtol=0, atol=tolerance
+        )
         torch.testing.assert_close(multiplier(w.T, rows, None, uses)(plus, x), plus @ w + x, rtol=0, atol=tolerance)
 
 
