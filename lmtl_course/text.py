@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from html.parser import HTMLParser
 from itertools import pairwise
 from math import log
@@ -297,11 +298,11 @@ def find_words(
 ) -> set[str]:
     r"""Find the words of a language written without spaces, by counting: $\log\frac{p(ab)}{p(a)\,p(b)}$ at every cut.
 
-    A string of characters counts as a word when its weakest cut still holds together (pointwise mutual information of
-    the two sides) and its surroundings vary: no single neighbour stands beside it nearly always.
+    A string counts as a word when its weakest cut still holds together (pointwise mutual information of the two sides)
+    and its surroundings vary: no single neighbour stands beside it nearly always.
 
     Args:
-        texts: raw texts; strings never cross anything but Chinese characters.
+        texts: raw texts; a word never crosses anything but Chinese characters.
         max_length: of a word, in characters.
         min_count: rarer strings are not judged.
         cohesion: least pointwise mutual information, in nats.
@@ -310,16 +311,11 @@ def find_words(
     Returns:
         Words of 2 to `max_length` characters.
 
-    Raises:
-        ValueError: `max_length` is below 2.
-
     Source: Church and Hanks 1990, aclanthology.org/J90-1003 (mutual information of word pairs, here of characters).
 
     >>> sorted(find_words(["我喜欢酒店", "你喜欢他", "酒店好", "他喜欢你", "大酒店小"] * 5, min_count=6, cohesion=1.0))
     ['喜欢', '酒店']
     """
-    if max_length < 2:
-        raise ValueError(f"max_length={max_length} leaves no word to find; use 2 or more")
     runs = [run for text in texts for run in re.findall(f"[{HAN}]+", text)]
     counts: Counter[str] = Counter()
     for n in range(1, max_length + 2):  # one longer than a word, to see its neighbours
@@ -340,19 +336,25 @@ def find_words(
     }
 
 
+@lru_cache(maxsize=8)
+def _longest(words: frozenset[str]) -> int:
+    """Length of the longest word, kept: going through the dictionary for every text would cost more than the texts."""
+    return max(map(len, words), default=0)
+
+
 def max_match(text: str, words: Iterable[str]) -> list[str]:
     """Segment from left to right, taking at each place the longest word that fits; else a token of `tokenize`.
 
     Args:
         text: any text.
-        words: a dictionary; a frozenset saves copying it at every call.
+        words: a dictionary; a frozenset is neither copied nor measured again at the next call.
 
     >>> max_match("研究生命的起源", {"研究", "研究生", "生命", "起源"})  # "study of life", read as "graduate student"
     ['研究生', '命', '的', '起源']
     """
     known, spans = frozenset(words), token_spans(text)
     ends = {end for _, end in spans}  # a word must not stop inside a token
-    longest, tokens, at = max(map(len, known), default=0), [], 0
+    longest, tokens, at = _longest(known), [], 0
     for start, end in spans:
         if start >= at:  # else a longer word has covered this token
             lengths = range(min(longest, len(text) - start), end - start, -1)

@@ -249,8 +249,7 @@ def test_a_fragment_is_no_word():
     assert text.find_words(texts, 3, 3, cohesion=0.5) == {"甲乙丙"}
     assert text.find_words(texts, 3, 3, cohesion=0.5, freedom=0.2) == {"甲乙丙", "乙丙"}
     assert text.find_words(texts, 2, 5, cohesion=0.5) == set()  # also when the extension is rarer than min_count
-    with pytest.raises(ValueError, match="max_length=1 leaves no word"):
-        text.find_words(texts, max_length=1)
+    assert text.find_words(texts, max_length=1) == set()  # a single character is not searched for
 
 
 # ------------------------------------------------------------------------------------------------------------- counting
