@@ -30,14 +30,13 @@ def test_show_refuses_a_figure_without_description(displayed):
     assert displayed == []
 
 
-def test_figures_use_the_books_colours_without_touching_matplotlibs_state():
-    import matplotlib as mpl
-
-    before = mpl.rcParams["axes.prop_cycle"]
+def test_lines_titles_and_legends_follow_the_books_style():
     _, ax = figure()
-    (line,) = ax.plot([1, 2])
+    (line,) = ax.plot([1, 2], label="line")
     assert line.get_color() == COLOURS[0]
-    assert mpl.rcParams["axes.prop_cycle"] == before
+    assert not ax.legend().get_frame_on()
+    ax.set_title("on the left")
+    assert ax.get_title(loc="left") == "on the left"
 
 
 def test_colours_are_readable_on_white():
