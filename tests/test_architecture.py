@@ -133,7 +133,8 @@ def test_every_figure_has_alt_text_and_no_output_is_noise(chapter):
                 assert len(output.metadata.get(kind, {}).get("alt", "")) >= 20, "a figure without alt text"
         text = output.get("text", "") + str(output.get("data", {}).get("text/plain", ""))
         assert not re.search(r"/(work|root|home|tmp|Users)/", text), f"a private path in an output: {text[:200]}"
-        assert text.count("\n") <= 40, f"a wall of output: {text[:80]!r}"
+        source = "text/latex" in output.get("data", {})  # a listing by print_source may be longer than a result
+        assert text.count("\n") <= (110 if source else 40), f"a wall of output: {text[:80]!r}"
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

@@ -70,7 +70,7 @@ def test_the_wheel_carries_the_package_and_nothing_else(wheel):
 def test_installing_it_beside_another_torch_and_numpy_changes_neither(wheel, tmp_path):
     """A venv with this environment's real metadata but other torch and numpy versions: pip must only add the course."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
-    python = next((tmp_path / "env").glob("*/python*"))
+    python = tmp_path / "env" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     query = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout.strip())
     for distribution in importlib.metadata.distributions():
