@@ -75,16 +75,18 @@ def check(runs: dict[str, Callable[[], torch.Tensor]], tolerance: float) -> None
 
 
 def seconds_of(runs: dict[str, Callable[[], torch.Tensor]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Every round of every side, in turn, after two rounds that warm up."""
+    """Every round of every side, in turn; a side runs once before it is timed, so that the caches are its own."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for index in range(rounds + 2):
+    for _ in range(rounds):
         for name, run in runs.items():
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
             start = time.perf_counter()
             run()
             if device == "cuda":
                 torch.cuda.synchronize()
-            if index >= 2:
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
