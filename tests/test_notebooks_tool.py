@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -36,9 +37,9 @@ def test_execution_stores_outputs_and_a_stamp_and_is_repeatable(folder):
     assert notebook.cells[0].outputs[0].text == "one\n"
     assert [output.text for output in notebook.cells[1].outputs] == ["two three\n"]
     assert notebook.metadata.lmtl == stamp
-    assert stamp["modules"] == ["data"]
+    assert stamp["modules"] == ["data", "embedded"]
     assert any("numerals" in used for used in stamp["data"])
-    assert stamp["peak_mb"] > 50
+    assert stamp["peak_mb"] > 50 or sys.platform == "win32"
     assert not tool.is_stale(path)
     first = path.read_text(encoding="utf-8")
     again = tool.execute(path)

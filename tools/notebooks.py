@@ -33,13 +33,19 @@ PACKAGE = ROOT / "lmtl_course"
 CELL_TIMEOUT = 300  # seconds; a whole notebook is meant to stay under 90
 
 SURVEY = """
-import json as _json, platform as _platform, resource as _resource, sys as _sys
+import json as _json, platform as _platform, sys as _sys
 import numpy as _numpy, torch as _torch
 from lmtl_course import data as _data
-_unit = 1 if _sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS, kibibytes elsewhere
+try:
+    import resource as _resource
+
+    _unit = 1 if _sys.platform == "darwin" else 1024  # ru_maxrss counts bytes on macOS, kibibytes on Linux
+    _peak = round(_resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss * _unit / 1e6)
+except ImportError:  # Windows keeps no such number
+    _peak = 0
 print(_json.dumps({
     "data": _data.loaded(),
-    "peak_mb": round(_resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss * _unit / 1e6),
+    "peak_mb": _peak,
     "device": _torch.cuda.get_device_name() if _torch.cuda.is_available() else "cpu",
     "threads": _torch.get_num_threads(),
     "versions": {
@@ -213,6 +219,7 @@ def set_repository(new: str) -> int:
     url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
     old = "/".join(url.rstrip("/").split("/")[-2:])
     (old_owner, old_name), (owner, name) = old.split("/"), new.split("/")
+    current = [path for path in selected([]) if not is_stale(path)]
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     changed = 0
     for file in (ROOT / entry for entry in tracked.split("\0") if entry):
@@ -224,11 +231,10 @@ def set_repository(new: str) -> int:
         if after != before:
             file.write_bytes(after.encode("utf-8"))
             changed += 1
-    for path in selected([]):  # the setup cell names the repository: its outputs are the same, its hash is not
+    for path in current:  # the setup cell names the repository: its outputs are the same, its hash is not
         notebook = nbformat.read(path, as_version=4)
-        if "lmtl" in notebook.metadata:
-            notebook.metadata["lmtl"]["code_hash"] = code_hash(notebook)
-            nbformat.write(notebook, path)
+        notebook.metadata["lmtl"]["code_hash"] = code_hash(notebook)
+        nbformat.write(notebook, path)
     return changed
 
 
