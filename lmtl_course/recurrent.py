@@ -322,19 +322,12 @@ class Recurrent(nn.Module):
             raise ValueError(f"dropout={dropout} is a share of the outputs: choose it in [0, 1)")
         self.d_in, self.d_hidden, self.layers = d_in, d_hidden, layers
         self.bidirectional, self.directions, self.dropout = bidirectional, 1 + bidirectional, dropout
+        widths = [d_in] + [d_hidden * self.directions] * (layers - 1)
         self.cells = nn.ModuleList(
-            Cell(
-                d_hidden * self.directions if k >= self.directions else d_in,
-                d_hidden,
-                len(self.order),
-                self.order == (0, 1, 2),
-            )
-            for k in range(layers * self.directions)
+            Cell(width, d_hidden, len(self.order), isinstance(self, GRU))
+            for width in widths
+            for _ in range(self.directions)
         )
-
-    def extra_repr(self) -> str:
-        """What `print` shows between the brackets."""
-        return f"{self.d_in}, {self.d_hidden}, layers={self.layers}, bidirectional={self.bidirectional}"
 
     def scan(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Each part of the state after every token; the inputs are tokens (time first), state and weights."""
@@ -353,6 +346,8 @@ class Recurrent(nn.Module):
             raise ValueError(f"x has {seq} tokens of width {d_in}; this layer reads 1 or more of width {self.d_in}")
         shape = (len(self.cells), batch, self.d_hidden)
         state = (x.new_zeros(shape),) * self.parts if state is None else state
+        if len(state) != self.parts:
+            raise ValueError(f"the state has {len(state)} part(s), that of this {type(self).__name__} has {self.parts}")
         if wrong := [tuple(part.shape) for part in state if part.shape != shape]:
             raise ValueError(f"the state has shape {wrong[0]}, this batch needs {shape}")
         if lengths is not None and (lengths.shape != (batch,) or lengths.min() < 1 or lengths.max() > seq):
@@ -390,6 +385,30 @@ class Recurrent(nn.Module):
                 outputs.append(turn(history[0]) if direction else history[0])
             y = hide(torch.cat(outputs, dim=-1) if direction else outputs[0])
         return y.transpose(0, 1), tuple(torch.stack(part) for part in zip(*final, strict=True))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq d_in"],
+        state: Any = None,
+        lengths: Int[Tensor, " _"] | None = None,
+    ) -> tuple[Float[Tensor, "batch seq d_out"], Any]:
+        """Read a batch of sentences.
+
+        Args:
+            x: token vectors.
+            state: h before the first token, shape (layers · directions, batch, d_hidden) in torch's order, for an LSTM
+                the pair (h, c) of that shape; zeros where None.
+            lengths: how many of the tokens of each sentence are real, padding on the right; all of them where None.
+
+        Returns:
+            The top layer's h at every token (d_out is d_hidden times the directions; zero at padding), and the state of
+            every layer and direction after its last real token, in the shape of `state`.
+
+        Raises:
+            ValueError: tokens of another width, a state of another shape, a length outside 1 … seq.
+        """
+        output, final = self.run(x, (state,) if isinstance(state, Tensor) else state, lengths)
+        return output, final if self.parts == 2 else final[0]
 
     def rows(self) -> Tensor:
         """For each of our rows of weights, where `torch.nn`, which orders the gates differently, has it."""
@@ -495,16 +514,6 @@ class RNN(Recurrent):
         """`rnn_step` at every token."""
         return (RNNScan.apply(*inputs, self.nonlinearity),)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch seq d_in"],
-        state: Float[Tensor, "cells _ d_hidden"] | None = None,
-        lengths: Int[Tensor, " _"] | None = None,
-    ) -> tuple[Float[Tensor, "batch seq d_out"], Float[Tensor, "cells batch d_hidden"]]:
-        """Outputs at every token and the final state; see `LSTM.forward`, whose state has two parts."""
-        output, (h,) = self.run(x, None if state is None else (state,), lengths)
-        return output, h
-
 
 class LSTM(Recurrent):
     """Long short-term memory over batches of sentences, `lstm_step` at every token.
@@ -539,32 +548,6 @@ class LSTM(Recurrent):
         """`lstm_step` at every token."""
         return LSTMScan.apply(*inputs)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch seq d_in"],
-        state: tuple[Float[Tensor, "cells _ d_hidden"], Float[Tensor, "cells _ d_hidden"]] | None = None,
-        lengths: Int[Tensor, " _"] | None = None,
-    ) -> tuple[
-        Float[Tensor, "batch seq d_out"],
-        tuple[Float[Tensor, "cells batch d_hidden"], Float[Tensor, "cells batch d_hidden"]],
-    ]:
-        """Read a batch of sentences.
-
-        Args:
-            x: token vectors.
-            state: h and c before the first token, one row per layer and direction in torch's order; zeros where None.
-            lengths: how many of the tokens of each sentence are real, padding on the right; all of them where None.
-
-        Returns:
-            The top layer's h at every token (d_out is d_hidden times the directions; zero at padding), and h and c
-            of every layer and direction after its last real token.
-
-        Raises:
-            ValueError: tokens of another width, a state of another shape, a length outside 1 … seq.
-        """
-        output, (h, c) = self.run(x, state, lengths)
-        return output, (h, c)
-
 
 class GRU(Recurrent):
     """The gated recurrent unit over batches of sentences, `gru_step` at every token; its arguments are `Recurrent`'s.
@@ -580,16 +563,6 @@ class GRU(Recurrent):
         """`gru_step` at every token."""
         x, h, *weights = inputs
         return unroll(gru_step, x, (h,), tuple(weights))
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch seq d_in"],
-        state: Float[Tensor, "cells _ d_hidden"] | None = None,
-        lengths: Int[Tensor, " _"] | None = None,
-    ) -> tuple[Float[Tensor, "batch seq d_out"], Float[Tensor, "cells batch d_hidden"]]:
-        """Outputs at every token and the final state; see `LSTM.forward`, whose state has two parts."""
-        output, (h,) = self.run(x, None if state is None else (state,), lengths)
-        return output, h
 
 
 @torch.no_grad()

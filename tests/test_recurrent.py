@@ -347,6 +347,7 @@ def test_no_graph_no_gradient_and_a_second_derivative_is_refused():
         (lambda: GRU(2, 5)(torch.randn(3, 7, 2), torch.zeros(1, 4, 5)), r"\(1, 4, 5\), this batch needs \(1, 3, 5\)"),
         (lambda: RNN(2, 5)(torch.randn(3, 7, 2), lengths=torch.tensor([7, 8, 1])), r"\[7, 8, 1\].*between 1 and 7"),
         (lambda: RNN(2, 5)(torch.randn(3, 7, 2), lengths=torch.tensor([7, 0, 1])), r"\[7, 0, 1\].*between 1 and 7"),
+        (lambda: LSTM(2, 5)(torch.randn(3, 7, 2), torch.zeros(1, 3, 5)), r"1 part\(s\), that of this LSTM has 2"),
         (lambda: LSTM.from_torch(torch.nn.GRU(2, 5)), r"LSTM reads a torch.nn.LSTM without projection.*GRU"),
         (lambda: LSTM.from_torch(torch.nn.LSTM(2, 5, proj_size=3)), "without projection"),
     ],
