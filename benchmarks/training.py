@@ -154,7 +154,9 @@ def migration(quick: bool) -> dict[str, Any]:
         "reviews": evaluate(source, test, next_token_loss),
     }
     print(f"source model: {before}", flush=True)
-    sizes, rates = ((2_000,), (8e-3,)) if quick else ((2_000, 8_000, 32_000, 128_000), (4e-3, 1.2e-2, 3.6e-2))
+    sizes, rates = (2_000, 8_000, 32_000, 128_000), (1.2e-3, 4e-3, 1.2e-2, 3.6e-2, 0.1)
+    if quick:
+        sizes, rates = sizes[:1], rates[2:3]
     sweep, runs = [], []
 
     def run(start: str, size: int, lr: float, seed: int) -> dict[str, Any]:
