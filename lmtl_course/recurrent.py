@@ -157,6 +157,10 @@ class RNNScan(torch.autograd.Function):
     every weight is the sum over t of $\delta_t$ times what that weight was multiplied by: one product at the end.
 
     Source: Werbos 1990, doi:10.1109/5.58337.
+
+    >>> one, zero = torch.ones(1, 1), torch.zeros(1, 1)
+    >>> RNNScan.apply(torch.ones(3, 1, 1), zero, one, one, torch.zeros(1), "relu").flatten()  # adds the tokens up
+    tensor([1., 2., 3.])
     """
 
     @staticmethod
@@ -230,6 +234,10 @@ class LSTMScan(torch.autograd.Function):
     is computed for all steps before the loop, and what no step waits for, after it.
 
     Source: Greff et al. 2017, doi:10.1109/TNNLS.2016.2582924, without peepholes.
+
+    >>> zero, wide = torch.zeros(1, 1), torch.zeros(4, 1)  # every gate is half open: the memory is halved twice
+    >>> LSTMScan.apply(torch.zeros(2, 1, 1), zero, zero + 8, wide, wide, torch.zeros(4))[1].flatten()
+    tensor([4., 2.])
     """
 
     @staticmethod
@@ -284,7 +292,11 @@ class LSTMScan(torch.autograd.Function):
 
 
 class Cell(nn.Module):
-    """The weights of one layer in one direction, under the names they have in the equations."""
+    """The weights of one layer in one direction, under the names they have in the equations.
+
+    >>> [tuple(weight.shape) for weight in Cell(2, 5, blocks=4, reset_bias=False).parameters()]  # an LSTM's
+    [(20, 2), (20, 5), (20,)]
+    """
 
     def __init__(self, d_in: int, d_hidden: int, blocks: int, reset_bias: bool):
         super().__init__()
