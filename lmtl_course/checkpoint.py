@@ -54,7 +54,7 @@ def save_checkpoint(
     Raises:
         OSError: the disk is full or may not be written to; older checkpoints are as they were.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = save_checkpoint(folder, 40, {"w": torch.ones(3)}, {"lr": 0.5})
     ...     print(path.name, read_checkpoint(path).record)
@@ -104,7 +104,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is empty, a pickle, cut short, damaged, or was written by something else.
 
-    >>> import pathlib, tempfile
+    >>> import pathlib, tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder) / "model.pt"
     ...     torch.save({"w": torch.ones(3)}, path)

@@ -374,16 +374,16 @@ def zipf_exponent(counts: Sequence[int] | np.ndarray, first: int = 1, last: int 
     as $\alpha$ grows.
 
     Args:
-        counts: how often the word of rank 1, 2, 3, … occurs. Rank on one half of the text and count on the other,
-            or the order of near-equal counts bends the tail.
+        counts: how often the word of rank 1, 2, 3, … occurs. Where words rank by the same counts, near-equal ones
+            stand in the order of chance, which bends the tail: quote the exponent with its range of ranks.
         first: the first rank that counts.
         last: the last one; None for all.
 
     Raises:
         ValueError: fewer than two ranks are left, or no occurrences.
 
-    Source: Moreno-Sánchez, Font-Clos and Corral 2016, doi:10.1371/journal.pone.0147073; the two halves: Piantadosi
-    2014, doi:10.3758/s13423-014-0585-6.
+    Source: Moreno-Sánchez, Font-Clos and Corral 2016, doi:10.1371/journal.pone.0147073; on the order of chance:
+    Piantadosi 2014, doi:10.3758/s13423-014-0585-6.
 
     >>> round(zipf_exponent([round(1e6 / rank**1.2) for rank in range(1, 500)]), 3)
     1.2
