@@ -6,6 +6,7 @@ Weights interchange with `torch.nn.RNN`, `torch.nn.LSTM` and `torch.nn.GRU`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -212,9 +213,7 @@ def multiplier(w: Tensor, rows: int, bias: Tensor | None = None, uses: int = 1) 
         start = bias if plus is None else plus if bias is None else plus + bias
         return x @ w.T if start is None else torch.addmm(start, x, w.T)
 
-    x86_float = w.device.type == "cpu" and w.dtype == torch.float32 and torch.backends.mkl.is_available()
-    can_pack = x86_float and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    if not can_pack or rows * uses < 1024:
+    if w.device.type != "cpu" or w.dtype != torch.float32 or rows * uses < 1024 or not _packing_works():
         return plain
     packed, linear = torch.ops.mkldnn._reorder_linear_weight(w, rows), torch.ops.mkldnn._linear_pointwise
 
@@ -224,6 +223,21 @@ def multiplier(w: Tensor, rows: int, bias: Tensor | None = None, uses: int = 1) 
         return linear.binary(x, plus, packed, bias, "add")
 
     return product
+
+
+@cache
+def _packing_works() -> bool:
+    """Whether this PyTorch packs a matrix and multiplies by it: the operators have no public name, so try them."""
+    x, w, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([7.0, 8.0])
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()):
+        return False
+    try:
+        packed, linear = torch.ops.mkldnn._reorder_linear_weight(w, 1), torch.ops.mkldnn._linear_pointwise
+        found = linear(x, packed, b, "none", [], ""), linear.binary(x, x, packed, b, "add")
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return False
+    wanted = x @ w.T + b
+    return torch.allclose(found[0], wanted) and torch.allclose(found[1], wanted + x)
 
 
 class LSTMScan(torch.autograd.Function):

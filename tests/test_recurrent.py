@@ -355,3 +355,21 @@ def test_no_graph_no_gradient_and_a_second_derivative_is_refused():
 def test_wrong_input_names_the_numbers(act, message):
     with pytest.raises(ValueError, match=message):
         act()
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch cannot pack a matrix")
+def test_products_are_plain_where_packing_has_changed_or_gone(monkeypatch):
+    from lmtl_course import recurrent
+
+    def gone(*_):
+        raise RuntimeError("unknown operator")
+
+    assert recurrent._packing_works() == torch.backends.mkl.is_available()
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", gone)
+    recurrent._packing_works.cache_clear()
+    try:
+        assert not recurrent._packing_works()
+        x, w = torch.randn(1024, 3), torch.randn(5, 3)
+        assert torch.equal(multiplier(w, 1024)(x), x @ w.T)
+    finally:
+        recurrent._packing_works.cache_clear()
