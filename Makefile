@@ -42,7 +42,7 @@ notebooks: .venv/installed ## execute every notebook and store its outputs and s
 	$(BIN)/python tools/notebooks.py execute $(NAMES)
 
 bench: .venv/installed ## measure ours against the reference implementations (JSON into benchmarks/results)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script $(BENCH) || exit 1; done
+	@for script in $(filter-out benchmarks/record.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script $(BENCH) || exit 1; done
 
 set-repo: .venv/installed ## point every badge and link at your fork: make set-repo REPO=owner/name
 	@test -n "$(REPO)" || { echo "usage: make set-repo REPO=owner/name"; exit 2; }

@@ -11,25 +11,21 @@ the most resident memory that the operating system ever saw, minus what was resi
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from record import ROOT, stamp, write
 from torch.nn import functional as F
 
 from lmtl_course.losses import chunked_cross_entropy, cross_entropy
 
-RESULTS = Path(__file__).parent / "results" / "losses.json"
-ROOT = Path(__file__).resolve().parent.parent
 D_MODEL, CHUNK, SEED = 256, 512, 0
 FULL, QUICK = [(8192, 32768), (8192, 50257)], [(1024, 8192)]  # tokens, vocab
 
@@ -92,13 +88,6 @@ def seconds_of(tokens: int, vocab: int, rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def hardware() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return f"{name}, {torch.get_num_threads()} threads, {platform.system()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Losses against torch: time and peak memory.")
     parser.add_argument("--quick", action="store_true", help="small shapes, nothing is written")
@@ -130,19 +119,15 @@ def main() -> None:
     if not options.quick:
         load += [round(os.getloadavg()[0], 1)] if load else []
         record = {
-            "command": "python benchmarks/losses.py",
-            "date": datetime.now(UTC).date().isoformat(),
-            "hardware": hardware(),
+            **stamp("python benchmarks/losses.py"),
             "load": load,  # of the machine when the run began and ended; above the thread count, times are noisy
-            "versions": {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]},
             "seed": SEED,
             "d_model": D_MODEL,
             "chunk": CHUNK,
             "cases": cases,
             "ratios": {line.split()[1]: float(line.split()[2]) for line in ratios},
         }
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write("losses", record)
     print("\n".join(ratios))
 
 

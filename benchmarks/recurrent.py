@@ -13,19 +13,16 @@ less with the machine's load than a ratio of two medians.
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
+from record import RESULTS, hardware, stamp, write
 
 from lmtl_course.recurrent import LSTM, lstm_step, unroll
 
-RESULTS = Path(__file__).parent / "results" / "recurrent.json"
 CASES = [(16, 64, 128), (32, 64, 256), (32, 128, 512)]  # batch, seq, d; d is the width of tokens and of the state
 SEED = 0
 TIME_FIRST = ("readable", "nn.LSTM, time first")  # the sides that take and give seq before batch
@@ -90,15 +87,6 @@ def seconds_of(runs: dict[str, Callable[[], torch.Tensor]], rounds: int, device:
     return seconds
 
 
-def hardware(device: str) -> str:
-    if device == "cuda":
-        return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return f"{name}, {torch.get_num_threads()} threads, {platform.system()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="LSTM against torch.nn.LSTM: time of forward and backward.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, nothing is written")
@@ -131,19 +119,18 @@ def main() -> None:
         cases.append(case)
     if not options.quick:
         key = f"{options.device} {options.dtype}"
-        record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        earlier = RESULTS / "recurrent.json"
+        record = json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else {}
         record[key] = {
-            "command": f"python benchmarks/recurrent.py --device {options.device} --dtype {options.dtype}",
-            "date": datetime.now(UTC).date().isoformat(),
-            "hardware": hardware(options.device),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]},
+            **stamp(
+                f"python benchmarks/recurrent.py --device {options.device} --dtype {options.dtype}", options.device
+            ),
             "seed": SEED,
             "rounds": rounds,
             "cases": cases,
             "ratios": ratios,
         }
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write("recurrent", record)
     for name, ratio in ratios.items():
         print(f"ratio {name} {ratio:.3f}")
 

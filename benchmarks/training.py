@@ -9,24 +9,17 @@ nothing there, each again with its own best learning rate.
 """
 
 import argparse
-import json
 import math
-import platform
 import statistics
-import sys
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
+from record import stamp, write
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from lmtl_course import data  # noqa: E402
-from lmtl_course.text import Vocabulary  # noqa: E402
-from lmtl_course.training import (  # noqa: E402
+from lmtl_course import data
+from lmtl_course.text import Vocabulary
+from lmtl_course.training import (
     LanguageModel,
     Streams,
     TrainConfig,
@@ -34,9 +27,7 @@ from lmtl_course.training import (  # noqa: E402
     next_token_loss,
     train,
 )
-from tools.notebooks import hardware  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
 SEEDS = (1, 2, 3)
 BATCH, SEQ, D_MODEL, D_HIDDEN = 32, 64, 64, 256
 
@@ -200,17 +191,12 @@ def main() -> None:
         result = PARTS[part](arguments.quick)
         if not arguments.quick:
             record = {
-                "command": f"python benchmarks/training.py {part}",
-                "date": datetime.now(UTC).date().isoformat(),
-                "hardware": f"{hardware()}, {torch.get_num_threads()} threads",
-                "versions": {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]},
+                **stamp(f"python benchmarks/training.py {part}"),
                 "data": data.loaded(),
                 "seeds": list(SEEDS),
                 **result,
             }
-            RESULTS.mkdir(exist_ok=True)
-            target = RESULTS / f"training_{part}.json"
-            target.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+            write(f"training_{part}", record)
         for case, ratio in result["ratios"].items():
             print(f"ratio training-{case.replace(' ', '-')} {ratio:.3f}", flush=True)
 
