@@ -536,22 +536,22 @@ def train(
                 nats.backward()
                 total, count, run.states[k] = total + nats.detach(), count + n, _detached(state)
             mean = float(total) / max(count, 1)
-            if not math.isfinite(mean):
-                raise FloatingPointError(
-                    f"the loss is {mean} at step {step} with lr={lr_at(step, config):.3g}; "
-                    "lower lr or warm up for longer"
-                )
             for p in model.parameters():
                 if p.grad is not None:
                     p.grad /= max(count, 1)
-            norm = clip_gradient(model.parameters(), config.clip)
+            norm = float(clip_gradient(model.parameters(), config.clip))
+            if not math.isfinite(mean) or not math.isfinite(norm):  # before any weight is touched
+                raise FloatingPointError(
+                    f"the loss is {mean} and its gradient {norm} long at step {step} with "
+                    f"lr={lr_at(step, config):.3g}; lower lr or warm up for longer"
+                )
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = lr_at(step, config)
                 optimizer.step()
                 optimizer.zero_grad()
             history.loss.append(mean)
-            history.norm.append(float(norm))
+            history.norm.append(norm)
             history.tokens += count
             history.seconds += time.perf_counter() - start
             last = step + 1 == config.steps

@@ -395,9 +395,21 @@ def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights():
         nats, count, state = next_token_loss(model, batch, state)
         return nats * math.nan, count, state
 
-    with pytest.raises(FloatingPointError, match=r"loss is nan at step 0 with lr=0\.005"):
+    with pytest.raises(FloatingPointError, match=r"loss is nan .* at step 0 with lr=0\.005"):
         train(model, Streams(text(40), 3, 5), broken, TrainConfig(steps=3))
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_any_weight_is_touched():
+    model = make_model()
+    before = {name: w.clone() for name, w in model.state_dict().items()}
+
+    def steep(model, batch, state):  # the loss is 0, its slope is infinite
+        return (model.head.weight * 0).abs().sqrt().sum(), 1, None
+
+    with pytest.raises(FloatingPointError, match=r"loss is 0\.0 and its gradient nan long at step 0"):
+        train(model, Streams(text(40), 3, 5), steep, TrainConfig(steps=2, autocast=False))
+    assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
 
 
 def test_the_live_curve_draws_once_and_then_updates_in_place(monkeypatch):
