@@ -179,7 +179,7 @@ class RNNScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor | None, ...]:
-        """Equations 5.4 to 5.6: from the gradient of every state to that of every input."""
+        """Equations 5.3 to 5.5: from the gradient of every state to that of every input."""
         x, h_0, w_xh, w_hh, h = ctx.saved_tensors
         delta = 1 - h * h if ctx.f == "tanh" else (h > 0).to(h.dtype)  # f'(a), for all t; becomes delta in the loop
         later = torch.zeros_like(h_0)  # what comes back from t + 1
