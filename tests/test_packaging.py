@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -85,9 +86,9 @@ def test_installing_it_beside_another_torch_and_numpy_changes_neither(wheel, tmp
         folder.mkdir()
         (folder / "METADATA").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "pip", "--python", str(python), "--isolated", "install", "--dry-run", "--quiet"]
-    run = subprocess.run(
-        [*command, "--no-index", "--report", "-", str(wheel)], capture_output=True, text=True, check=False
-    )
+    command += ["--no-index", "--report", "-", str(wheel)]
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which shows this checkout
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=alone, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     planned = [entry["metadata"]["name"] for entry in json.loads(run.stdout)["install"]]
     assert planned == ["lmtl-course"]
