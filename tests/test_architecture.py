@@ -123,6 +123,25 @@ def test_a_changed_cell_or_module_changes_the_hash(tmp_path, monkeypatch):
     assert tool.code_hash(notebook) != changed
 
 
+def test_committed_results_that_a_notebook_reads_belong_to_its_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "RESULTS", tmp_path)
+    cells = ['path = "../benchmarks/results"\nname = f"training_{part}.json"', "x = 'training'"]
+    reader, other = (nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]) for cell in cells)
+    before = tool.code_hash(reader), tool.code_hash(other)
+    (tmp_path / "losses.json").write_text("1")
+    assert (tool.code_hash(reader), tool.code_hash(other)) == before, "a file that is not named must not matter"
+    (tmp_path / "training_long.json").write_text("1")
+    assert tool.code_hash(reader) != before[0]
+    assert tool.code_hash(other) == before[1]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_notebook_runs_on_its_own_and_earlier_chapters_alone(chapter):
+    reached = set(tool.imported_modules(tool.code_of(read(chapter))))
+    later = reached - {*lmtl_course.GROUND_FLOOR, *ORDER[: CHAPTERS.index(chapter) + 1]}
+    assert not later, f"{chapter} uses {sorted(later)}, which come later"
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_every_figure_has_alt_text_and_no_output_is_noise(chapter):
     for output in outputs(chapter):

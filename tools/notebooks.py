@@ -30,6 +30,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 PACKAGE = ROOT / "lmtl_course"
+RESULTS = ROOT / "benchmarks" / "results"
 CELL_TIMEOUT = 300  # seconds; a whole notebook is meant to stay under 90
 
 SURVEY = """
@@ -86,10 +87,15 @@ def reached_modules(source: str) -> list[str]:
 
 
 def code_hash(notebook: NotebookNode) -> str:
-    """Hash of a notebook's code cells and of every package file that this code reaches (and its tables)."""
+    """Hash of a notebook's code cells and of every file that they reach: modules, their tables, committed results.
+
+    A notebook that reads from benchmarks/results depends on the files there whose first word stands in its code.
+    """
     code = code_of(notebook)
     digest = hashlib.sha256(code.encode())
     files = [PACKAGE / f"{name}.py" for name in reached_modules(code)] + sorted(PACKAGE.glob("*.json"))
+    if "benchmarks/results" in code:
+        files += [path for path in sorted(RESULTS.glob("*.json")) if path.stem.split("_")[0] in code]
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_text(encoding="utf-8").encode() + b"\0")
     return digest.hexdigest()[:32]
