@@ -184,7 +184,9 @@ PARTS = {"optimizers": optimizers, "long": long, "migration": migration}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Longer training runs: optimisers, one long run, a migration.")
-    parser.add_argument("parts", choices=list(PARTS), nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default all")
+    parser.add_argument(
+        "parts", choices=[*PARTS, []], nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default all"
+    )
     parser.add_argument("--quick", action="store_true", help="a few steps, nothing written")
     arguments = parser.parse_args()
     for part in arguments.parts or PARTS:

@@ -8,7 +8,11 @@ Importing this package loads nothing else; `from lmtl_course import recurrent` l
 
 __version__ = "0.1.0"
 
-CHAPTERS = ("01_text", "02_bpe", "04_losses", "05_recurrent", "06_training", "07_attention")
+CHAPTERS = (
+    *("01_text", "02_bpe", "03_ngram", "04_losses"),
+    *("05_recurrent", "06_training"),
+    *("07_attention", "08_transformer", "10_generation"),
+)
 """Every chapter that exists, in reading order: `notebooks/<chapter>.ipynb` and the module after the number."""
 
 GROUND_FLOOR = ("embedded", "data", "metrics", "plotting", "checkpoint")

@@ -534,7 +534,7 @@ class MultiHeadAttention(nn.Module):
         if mask is not None and blind is not None:  # kernels disagree about rows that see nothing: let those see
             mask = mask | blind  # everything, then take away what they saw
         causal = self.causal and mask is None and queries > 1
-        if v.device.type == "cpu" and v.dtype == torch.bfloat16 and torch.is_grad_enabled() and keys <= 1024:
+        if v.device.type == "cpu" and v.dtype == torch.bfloat16 and torch.is_grad_enabled() and keys <= 512:
             k, v = (part.repeat_interleave(self.heads // self.kv_heads, 1) for part in (k, v))
             mixed = _written_out(q, k, v, causal_mask(queries, keys) if causal else mask, dropout)
         else:
@@ -547,7 +547,7 @@ class MultiHeadAttention(nn.Module):
 def _written_out(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """The output of `attention`, where each query may look somewhere; the mask is added inside the first product.
 
-    Torch's CPU kernel walks back slowly in bfloat16: for short texts this takes a half to two thirds of its time.
+    Torch's CPU kernel walks back slowly in bfloat16: for short texts this takes a third to two thirds of its time.
     """
     heads = q.shape[:2]
     q, k, v = (part.flatten(0, 1) for part in (q, k, v))  # batch heads seq d_head -> batch·heads seq d_head

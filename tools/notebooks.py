@@ -89,13 +89,14 @@ def reached_modules(source: str) -> list[str]:
 def code_hash(notebook: NotebookNode) -> str:
     """Hash of a notebook's code cells and of every file that they reach: modules, their tables, committed results.
 
-    A notebook that reads from benchmarks/results depends on the files there whose first word stands in its code.
+    A notebook that reads from benchmarks/results depends on the files there whose first word begins a string in it.
     """
     code = code_of(notebook)
     digest = hashlib.sha256(code.encode())
     files = [PACKAGE / f"{name}.py" for name in reached_modules(code)] + sorted(PACKAGE.glob("*.json"))
     if "benchmarks/results" in code:
-        files += [path for path in sorted(RESULTS.glob("*.json")) if path.stem.split("_")[0] in code]
+        first = {path: path.stem.split("_")[0] for path in sorted(RESULTS.glob("*.json"))}
+        files += [path for path, word in first.items() if re.search(rf"""["'/]{word}[_."']""", code)]
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_text(encoding="utf-8").encode() + b"\0")
     return digest.hexdigest()[:32]
