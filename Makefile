@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 BUILD := $(BIN)/jupyter-book build . --quiet -W -n --keep-going --all
 export PYTHONPATH := $(CURDIR)
+# Two workers with two threads each on two cores spend their time waiting for each other: one thread per worker.
+ALONE := OMP_NUM_THREADS=1
 
 .PHONY: help book test lint types lab notebooks bench set-repo clean
 
@@ -32,8 +34,8 @@ types: .venv/installed ## mypy over the package and the tools
 
 test: lint types ## everything: lint, types, strict book, unit tests, links, notebooks executed again
 	$(BUILD)
-	$(BIN)/pytest -n 2 --dist loadfile -q --cov --cov-report=term
-	$(BIN)/pytest -q --nbval-lax --nbval-cell-timeout=300 -n 2 --dist loadfile -o filterwarnings=default notebooks
+	$(ALONE) $(BIN)/pytest -n 2 --dist loadfile -q --cov --cov-report=term
+	$(ALONE) $(BIN)/pytest -q --nbval-lax --nbval-cell-timeout=300 -n 2 --dist loadfile -o filterwarnings=default notebooks
 
 lab: .venv/installed ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
