@@ -18,11 +18,10 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from record import ROOT, stamp, write
+from record import ROOT, peak_bytes, stamp, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,17 +62,6 @@ def vectors(tokens: int) -> tuple[Tensor, ...]:
 
 def step(side: str, inputs: tuple[Tensor, ...]) -> None:
     SIDES[side](*inputs).sum().backward()
-
-
-def peak_bytes() -> int:
-    """The most resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux: ru_maxrss would start from the parent's peak, VmHWM starts with the program
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
 
 
 def report_peak(side: str, tokens: int) -> None:

@@ -17,11 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from record import ROOT, stamp, write
+from record import ROOT, peak_bytes, stamp, write
 from torch.nn import functional as F
 
 from lmtl_course.losses import chunked_cross_entropy, cross_entropy
@@ -47,17 +46,6 @@ def inputs(tokens: int, vocab: int) -> tuple[torch.Tensor, torch.Tensor, torch.T
     hidden = torch.randn(tokens, D_MODEL, generator=generator, requires_grad=True)
     weight = (torch.randn(vocab, D_MODEL, generator=generator) / D_MODEL**0.5).requires_grad_()
     return hidden, weight, torch.randint(vocab, (tokens,), generator=generator)
-
-
-def peak_bytes() -> int:
-    """The most resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux: ru_maxrss would start from the parent's peak, VmHWM starts with the program
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
 
 
 def peak_of(side: str, tokens: int, vocab: int) -> float:

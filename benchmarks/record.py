@@ -1,4 +1,4 @@
-"""What every benchmark writes down besides its numbers, so that a ratio can be read years later."""
+"""What benchmarks share: the head of every results file, so that a ratio can be read years later, and peak memory."""
 
 import json
 import platform
@@ -32,6 +32,17 @@ def stamp(command: str, device: str = "cpu") -> dict[str, Any]:
         "hardware": hardware(device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]},
     }
+
+
+def peak_bytes() -> int:
+    """The most resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: ru_maxrss would start from the parent's peak, VmHWM starts with the program
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
 
 
 def write(name: str, record: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lmtl_course.attention import KVCache
+from lmtl_course.attention import KVCache, padding_mask
 from lmtl_course.recurrent import multiplier
 from lmtl_course.transformer import GPT, Block
 
@@ -309,7 +309,7 @@ def stream(
     _check_filters(temperature, top_k, top_p, min_p, repetition_penalty)
     seen = None
     if repetition_penalty != 1:
-        real = idx if lengths is None else torch.where(_before(lengths, seq), idx, idx[:, :1])
+        real = idx if lengths is None else torch.where(padding_mask(lengths, seq)[:, 0, 0], idx, idx[:, :1])
         seen = torch.zeros(batch, model.head.out_features, dtype=torch.bool, device=idx.device).scatter_(1, real, True)
 
     def choose(logits: Tensor) -> Tensor:
@@ -344,7 +344,7 @@ def _write(
     done = torch.zeros(batch, dtype=torch.bool, device=new.device)
     if lengths is not None:  # there will be gaps between prompts and what follows: nobody may look there …
         visible = torch.ones(batch, before + seq + new.shape[1], dtype=torch.bool, device=new.device)
-        visible[:, before : before + seq] = _before(lengths, seq)
+        visible[:, before : before + seq] = padding_mask(lengths, seq)[:, 0, 0]
     training = model.training
     few: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     model.eval()
@@ -474,10 +474,6 @@ def _fast_block(block: Block, rows: int, uses: int) -> Callable[..., Tensor]:
         return (y if block.norm_first else block.norm_mlp(y))[:, None]
 
     return forward
-
-
-def _before(lengths: Tensor, seq: int) -> Tensor:
-    return torch.arange(seq, device=lengths.device) < lengths[:, None]
 
 
 def _flat(cache: Sequence[Any]) -> list[KVCache]:
