@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 CHAPTERS = (
     *("01_text", "02_bpe", "03_ngram", "04_losses"),
     *("05_recurrent", "06_training"),
-    *("07_attention", "08_transformer", "10_generation"),
+    *("07_attention", "08_transformer", "09_pretraining", "10_generation"),
+    *("11_transfer",),
 )
 """Every chapter that exists, in reading order: `notebooks/<chapter>.ipynb` and the module after the number."""
 

@@ -2,18 +2,21 @@
 
 A checkpoint is written under another name, flushed and renamed; it carries a checksum of its every byte; a file that
 is half-written, damaged, foreign or a pickle is refused by name while the one before it is used. What goes into a
-checkpoint is the business of `training`.
+checkpoint is the business of `training`. The second half translates between the names that this package and Hugging
+Face give to the same weights, in both directions.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -65,16 +68,40 @@ def save_checkpoint(
     copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     body = save(copies, metadata={"lmtl_course": json.dumps(record), "sha256": "0" * 64})
     body = body.replace(_UNSIGNED, b'"sha256":"' + hashlib.sha256(body).hexdigest().encode() + b'"', 1)
-    partial = folder / f".{path.name}.partial"
+    write_whole(path, body, "earlier checkpoints are untouched, free some space or choose another folder")
+    for old in [p for p in _files(folder) if p.name <= path.name][:-keep]:
+        old.unlink()
+    return path
+
+
+def write_whole(path: str | Path, body: bytes, remedy: str = "free some space or choose another folder") -> None:
+    """Write a file whole or not at all, whatever stands there now: under another name, flushed, then renamed.
+
+    Args:
+        path: the file; its folder is made where missing.
+        body: what to write.
+        remedy: ends the message where the file cannot be written.
+
+    Raises:
+        OSError: the disk is full or may not be written to; a file that was there before is as it was.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_whole(pathlib.Path(folder) / "note.txt", b"whole")
+    ...     [p.name for p in pathlib.Path(folder).iterdir()]
+    ['note.txt']
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
         if os.name == "posix":  # the new name is on the disk only when the folder is
-            descriptor = os.open(folder, os.O_RDONLY)
+            descriptor = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
@@ -82,14 +109,8 @@ def save_checkpoint(
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise OSError(
-            error.errno,
-            f"{path.name} ({len(body):,} bytes) could not be written: {error.strerror}; "
-            "earlier checkpoints are untouched, free some space or choose another folder",
-        ) from error
-    for old in [p for p in _files(folder) if p.name <= path.name][:-keep]:
-        old.unlink()
-    return path
+        what = f"{path.name} ({len(body):,} bytes) could not be written: {error.strerror}; {remedy}"
+        raise OSError(error.errno, what) from error
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -173,3 +194,128 @@ def load_checkpoint(folder: str | Path, check: Callable[[Checkpoint], None] | No
 
 def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.safetensors"))
+
+
+# ------------------------------------------------------------------------------------------- names used elsewhere
+
+_GPT2 = {  # theirs: ours; {k} counts the blocks
+    "wte": "embedding",
+    "wpe": "position",
+    "ln_f": "norm",
+    "lm_head": "head",
+    "h.{k}.ln_1": "blocks.{k}.norm_attention",
+    "h.{k}.attn.c_proj": "blocks.{k}.attention.output",
+    "h.{k}.ln_2": "blocks.{k}.norm_mlp",
+    "h.{k}.mlp.c_fc": "blocks.{k}.mlp.up",
+    "h.{k}.mlp.c_proj": "blocks.{k}.mlp.down",
+}
+_BERT = {
+    "embeddings.word_embeddings": "embedding",
+    "embeddings.position_embeddings": "position",
+    "embeddings.token_type_embeddings": "segment",
+    "embeddings.LayerNorm": "embed_norm",
+    "encoder.layer.{k}.attention.self.query": "blocks.{k}.attention.query",
+    "encoder.layer.{k}.attention.self.key": "blocks.{k}.attention.key",
+    "encoder.layer.{k}.attention.self.value": "blocks.{k}.attention.value",
+    "encoder.layer.{k}.attention.output.dense": "blocks.{k}.attention.output",
+    "encoder.layer.{k}.attention.output.LayerNorm": "blocks.{k}.norm_attention",
+    "encoder.layer.{k}.intermediate.dense": "blocks.{k}.mlp.up",
+    "encoder.layer.{k}.output.dense": "blocks.{k}.mlp.down",
+    "encoder.layer.{k}.output.LayerNorm": "blocks.{k}.norm_mlp",
+    "cls.predictions": "head",  # the head of masked language models
+    "cls.predictions.transform.dense": "head.dense",
+    "cls.predictions.transform.LayerNorm": "head.norm",
+}
+_NAMES = {"gpt2": _GPT2, "bert": _BERT}
+_INSIDE = {"gpt2": "transformer.", "bert": "bert."}
+"""What stands before the names of the body where a model has a head."""
+_TURNED = re.compile(r"(attention\.output|mlp\.up|mlp\.down)\.weight$")
+"""GPT-2's matrices stand the other way round: (d_in, d_out)."""
+
+
+def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors that have a name on the other side, under that name."""
+    found = {}
+    for name, tensor in state.items():
+        stem, _, end = name.rpartition(".")
+        number = re.search(r"\d+", stem)
+        k = number[0] if number else ""
+        other = names.get(stem.replace(f".{k}.", ".{k}.") if k else stem)
+        if other is not None:
+            found[f"{other.replace('{k}', k)}.{end}"] = tensor
+    return found
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in _NAMES:
+        raise ValueError(f"weights of kind {kind!r} have no counterpart here; it must be one of {', '.join(_NAMES)}")
+
+
+def from_huggingface(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Weights of a Hugging Face model under the names that `GPT` and `Encoder` have; whatever else it holds is left.
+
+    Args:
+        state: their tensors by name, with or without the body's prefix (`bert.`, `transformer.`).
+        kind: "gpt2" or "bert".
+
+    Returns:
+        Views of their tensors where the layout allows it. Poolers and task heads are left behind; the head of a masked
+        language model comes along as `head.…`.
+
+    Raises:
+        ValueError: another kind.
+
+    >>> import torch
+    >>> theirs = {"transformer.h.0.attn.c_attn.weight": torch.zeros(2, 6), "transformer.wte.weight": torch.zeros(5, 2)}
+    >>> {name: tuple(t.shape) for name, t in from_huggingface(theirs, "gpt2").items()}  # doctest: +NORMALIZE_WHITESPACE
+    {'embedding.weight': (5, 2), 'blocks.0.attention.query.weight': (2, 2),
+     'blocks.0.attention.key.weight': (2, 2), 'blocks.0.attention.value.weight': (2, 2)}
+    """
+    _check_kind(kind)
+    bare = {name.removeprefix(_INSIDE[kind]): tensor for name, tensor in state.items()}
+    ours = _renamed(bare, _NAMES[kind])
+    if kind == "gpt2":
+        for name, tensor in bare.items():
+            packed = re.fullmatch(r"h\.(\d+)\.attn\.c_attn\.(weight|bias)", name)
+            if packed:  # queries, keys and values in one matrix
+                for part, which in zip(tensor.chunk(3, -1), ("query", "key", "value"), strict=True):
+                    ours[f"blocks.{packed[1]}.attention.{which}.{packed[2]}"] = part
+        ours = {
+            name: t.T if _TURNED.search(name) or (t.ndim == 2 and re.search(r"(query|key|value)\.weight$", name)) else t
+            for name, t in ours.items()
+        }
+    return ours
+
+
+def to_huggingface(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The way back: tensors of a `GPT` or an `Encoder` under the names of `GPT2LMHeadModel` or a BERT with a head.
+
+    Args:
+        state: `model.state_dict()`.
+        kind: "gpt2" or "bert".
+
+    Returns:
+        Tensors that `load_state_dict` or `from_pretrained` on their side reads. An output layer that is the embedding
+        table used a second time is left out, as they do.
+
+    Raises:
+        ValueError: another kind.
+
+    >>> import torch
+    >>> list(to_huggingface({"blocks.3.mlp.up.bias": torch.zeros(4)}, "bert"))
+    ['bert.encoder.layer.3.intermediate.dense.bias']
+    """
+    _check_kind(kind)
+    theirs = _renamed(state, {ours: name for name, ours in _NAMES[kind].items()})
+    if kind == "gpt2":
+        theirs = {name: t.T if re.search(r"(c_proj|c_fc)\.weight$", name) else t for name, t in theirs.items()}
+        for name in state:
+            first = re.fullmatch(r"blocks\.(\d+)\.attention\.query\.(weight|bias)", name)
+            if first:
+                parts = [state[name.replace("query", which)] for which in ("query", "key", "value")]
+                packed = torch.cat(parts, 0)
+                theirs[f"h.{first[1]}.attn.c_attn.{first[2]}"] = packed.T if packed.ndim == 2 else packed
+        if "lm_head.weight" in theirs and torch.equal(theirs["lm_head.weight"], theirs["wte.weight"]):
+            del theirs["lm_head.weight"]
+    heads = ("lm_head.", "cls.")
+    return {name if name.startswith(heads) else _INSIDE[kind] + name: t.contiguous() for name, t in theirs.items()}

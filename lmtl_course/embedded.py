@@ -303,6 +303,33 @@ def _questions(split: str) -> list[QuestionAnswer]:
 # ---------------------------------------------------------------------------------------------- embedded: known truth
 
 
+def pages_apart(split: str) -> list[str]:
+    """Docstrings for pretraining, by module: pages whose every use as a task's row falls into the same split.
+
+    Topics and kinds are dealt by how a page begins, questions by its module, summaries by the body's first sentence. A
+    model that learns from `pages_apart("train")` has seen no text of any task's valid or test split. The language
+    reference is left out: its sentences are dealt one by one.
+
+    Args:
+        split: "train", "valid" or "test".
+
+    Returns:
+        One text per module.
+
+    >>> sum(map(len, pages_apart("train"))) > 100_000
+    True
+    """
+    modules: dict[str, list[str]] = {}
+    elsewhere = {
+        row.sentences[0] for other in ("train", "valid", "test") if other != split for row in _summaries(other)
+    }
+    for page in _docstrings():
+        told = any(sentence in elsewhere for sentence in _sentences(page.text.partition("\n\n")[2]))
+        if in_split(page.module, split) and in_split(_start(page.text), split) and not told:
+            modules.setdefault(page.module, []).append(page.text)
+    return ["\n\n".join(texts) for texts in modules.values()] or [row.text for row in _reference(split)]
+
+
 class MarkovLanguage:
     r"""A language whose every symbol depends on the one before it, and whose entropy rate is known exactly.
 

@@ -54,6 +54,33 @@ def clean(text: str, form: Literal["NFC", "NFD", "NFKC", "NFKD"] = "NFC", unwrap
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text) if unwrap else text
 
 
+_BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}
+_SHORT = re.compile(r" (n't|n 't|'(?:s|re|ve|ll|d|m|t)\b)", re.IGNORECASE)
+
+
+def detokenize(text: str) -> str:
+    """Undo the spaces of a text that is stored in tokens, so that it reads as people, and pretrained models, write it.
+
+    Args:
+        text: words and signs with a space between any two, as in the Penn Treebank: "do n't", "-lrb-", "``".
+
+    Returns:
+        Running text. What was never tokenised passes nearly unchanged, but a space before a comma goes.
+
+    Source: the conventions of Marcus et al. 1993, "Building a Large Annotated Corpus of English: The Penn Treebank".
+
+    >>> print(detokenize("it is n't bad , just `` odd '' -lrb- it 's long -rrb- ."))
+    it isn't bad, just "odd" (it's long).
+    """
+    for code, sign in _BRACKETS.items():
+        text = re.sub(re.escape(code), sign, text, flags=re.IGNORECASE)
+    text = _SHORT.sub(lambda m: m[1].replace(" ", ""), text)
+    text = re.sub(r"(``|(?<!\S)`(?= )) ?", lambda m: '"' if m[1] == "``" else "'", text)
+    text = re.sub(r" ?''", '"', text)
+    text = re.sub(r" ([,.;:!?%)\]}]+)(?!\S)", r"\1", text)
+    return re.sub(r"(?<!\S)([(\[{$]) ", r"\1", text)
+
+
 _INLINE = re.compile("a|abbr|b|big|cite|code|em|font|i|kbd|mark|q|s|small|span|strong|sub|sup|tt|u|var|wbr")
 _HIDDEN = re.compile("script|style|template|title")
 

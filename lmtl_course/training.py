@@ -215,6 +215,8 @@ class TrainConfig:
         clip: longest gradient let through; `math.inf` for no limit.
         accumulate: parts that a batch is computed in, to save memory; the result is that of the whole batch.
         autocast: matrix products in bfloat16 (True, False, or "auto": where the device is fast at it).
+        scales: pairs of a parameter's first letters and a factor on its learning rate, such as ("head.", 10.0); where
+            several fit, the last one counts.
         eval_every: steps between two looks at the validation text; 0 looks only at the end.
         patience: looks without a new best after which training stops, with the best weights restored; 0 never does.
         folder: where checkpoints go; None writes none.
@@ -241,6 +243,7 @@ class TrainConfig:
     clip: float = 1.0
     accumulate: int = 1
     autocast: bool | str = "auto"
+    scales: tuple[tuple[str, float], ...] = ()
     eval_every: int = 0
     patience: int = 0
     folder: str | Path | None = None
@@ -267,6 +270,8 @@ class TrainConfig:
                 f"optimizer={self.optimizer!r} must be 'adamw' or 'muon', "
                 f"autocast={self.autocast!r} True, False or 'auto'"
             )
+        if any(not 0 <= factor < math.inf for _, factor in self.scales):
+            raise ValueError(f"scales={self.scales}: every factor must be at least 0")
         if self.patience and not self.eval_every:
             raise ValueError(f"patience={self.patience} needs eval_every of at least 1: without looks nothing can stop")
 
@@ -338,7 +343,7 @@ class Muon(torch.optim.Optimizer):
     have, so both can share a learning rate.
 
     Args:
-        params: matrices, and only those; embeddings, output layers and vectors belong to AdamW.
+        params: matrices (or groups of them), and only those; embeddings, output layers and vectors belong to AdamW.
         lr: learning rate η.
         momentum: μ.
         weight_decay: λ.
@@ -356,12 +361,11 @@ class Muon(torch.optim.Optimizer):
     True
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
-        params = list(params)
-        for p in params:
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        for p in (p for group in self.param_groups for p in group["params"]):
             if p.ndim != 2:
                 raise ValueError(f"Muon moves matrices, got a parameter of shape {tuple(p.shape)}; give it to AdamW")
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -396,22 +400,28 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     >>> [type(o).__name__ for o in make_optimizers(LanguageModel(7, 3, 5), TrainConfig(steps=1, optimizer="muon"))]
     ['AdamW', 'Muon']
     """
-    trained = {id(p): p for p in model.parameters() if p.requires_grad}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise ValueError(f"all {sum(1 for _ in model.parameters())} parameters are frozen; unfreeze one to train")
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     tables |= {id(p) for name, p in model.named_parameters() if "head" in name.split(".")}
-    muon = [p for key, p in trained.items() if p.ndim == 2 and key not in tables and config.optimizer == "muon"]
-    rest = [p for p in trained.values() if not any(p is q for q in muon)]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups: dict[tuple[bool, bool, float], list[Tensor]] = {}  # by optimiser, decay, and factor on the rate
+    for name, p in trained.items():
+        scale = next((factor for start, factor in reversed(config.scales) if name.startswith(start)), 1.0)
+        hidden = p.ndim == 2 and id(p) not in tables and config.optimizer == "muon"
+        groups.setdefault((hidden, p.ndim >= 2, scale), []).append(p)
+
+    def of(muon: bool) -> list[dict[str, Any]]:
+        chosen = sorted((key for key in groups if key[0] == muon), key=lambda key: not key[1])  # matrices first
+        return [
+            {"params": groups[key], "weight_decay": config.weight_decay * key[1], "scale": key[2]} for key in chosen
+        ]
+
     optimizers: list[torch.optim.Optimizer] = []
-    if rest:
-        optimizers.append(torch.optim.AdamW([g for g in groups if g["params"]], config.lr, config.betas))
-    if muon:
-        optimizers.append(Muon(muon, config.lr, config.momentum, config.weight_decay))
+    if of(muon=False):
+        optimizers.append(torch.optim.AdamW(of(muon=False), config.lr, config.betas))
+    if of(muon=True):
+        optimizers.append(Muon(of(muon=True), config.lr, config.momentum, config.weight_decay))
     return optimizers
 
 
@@ -547,7 +557,7 @@ def train(
                 )
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = lr_at(step, config)
+                    group["lr"] = lr_at(step, config) * group["scale"]
                 optimizer.step()
                 optimizer.zero_grad()
             history.loss.append(mean)

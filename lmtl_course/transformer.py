@@ -7,7 +7,7 @@ parts away one by one, and whatever they cost (weights, operations, memory) is a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lmtl_course.attention import KVCache, MultiHeadAttention, sinusoidal
+from lmtl_course.checkpoint import from_huggingface
 from lmtl_course.losses import cross_entropy
 from lmtl_course.training import IGNORED, Batch, State
 
@@ -149,6 +150,68 @@ class TransformerConfig:
         """
         return cls(**{**_CLASSIC, **_BERT, **changes})
 
+    @classmethod
+    def from_huggingface(cls, settings: Mapping[str, Any], kind: str | None = None) -> "TransformerConfig":
+        """What a Hugging Face `config.json` of a GPT-2 or a BERT says, in this book's words.
+
+        Args:
+            settings: the file as a dictionary.
+            kind: "gpt2" or "bert" where only one of them will do.
+
+        Raises:
+            ValueError: another kind of model, or a setting without a counterpart here.
+
+        >>> TransformerConfig.from_huggingface({"model_type": "gpt2", "n_layer": 3}).layers
+        3
+        """
+        kind = kind or settings.get("model_type", "")
+        if kind == "gpt2":
+            _refuse(settings, kind, add_cross_attention=False, scale_attn_weights=True)
+            _refuse(settings, kind, scale_attn_by_inverse_layer_idx=False)
+            names: dict[str, str] = _GPT2_SETTINGS
+            changes: dict[str, Any] = {"tied": bool(settings.get("tie_word_embeddings", True))}
+        else:
+            _refuse(settings, "bert", is_decoder=False, position_embedding_type="absolute")
+            names, changes = _BERT_SETTINGS, {}
+        for theirs, ours in names.items():
+            if settings.get(theirs) is not None:
+                changes[ours] = settings[theirs]
+        if "activation" in changes and changes["activation"] not in _ACTIVATIONS:
+            known = ", ".join(_ACTIVATIONS)
+            raise ValueError(f"activation {changes['activation']!r} has no counterpart; it needs one of {known}")
+        if "activation" in changes:
+            changes["activation"] = _ACTIVATIONS[changes["activation"]]
+        return (cls.gpt2 if kind == "gpt2" else cls.bert)(**changes)
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """The way back: the `config.json` with which `transformers` builds the same model.
+
+        Raises:
+            ValueError: the configuration is neither GPT-2's nor BERT's architecture, so `transformers` has no class
+                for it among these two.
+
+        >>> TransformerConfig.bert(layers=3).to_huggingface()["num_hidden_layers"]
+        3
+        """
+        shared = self.positions == "learned" and self.norm == "layer" and self.bias and not self.qk_norm
+        shared = shared and self.residual and self.kv_heads in (None, self.heads)
+        activations = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
+        if shared and self.norm_first and not self.embed_norm and not self.segments:
+            kind, names = "gpt2", _GPT2_SETTINGS
+            settings: dict[str, Any] = {"tie_word_embeddings": self.tied}
+            settings |= {"embd_pdrop": self.dropout, "attn_pdrop": self.dropout}
+        elif shared and not self.norm_first and self.embed_norm and self.segments:
+            kind, names = "bert", _BERT_SETTINGS
+            settings = {"attention_probs_dropout_prob": self.dropout}
+        else:
+            raise ValueError(
+                f"{self} is neither GPT-2's nor BERT's architecture; build it from TransformerConfig.gpt2() or .bert()"
+            )
+        settings |= {theirs: getattr(self, ours) for theirs, ours in names.items()}
+        settings["activation_function" if kind == "gpt2" else "hidden_act"] = activations[self.activation]
+        settings["n_inner" if kind == "gpt2" else "intermediate_size"] = self.d_inside
+        return {"model_type": kind, **settings}
+
 
 _CLASSIC: dict[str, Any] = {
     **{"d_model": 768, "layers": 12, "heads": 12, "positions": "learned", "norm": "layer", "bias": True},
@@ -158,6 +221,19 @@ _GPT2: dict[str, Any] = {"vocab": 50257, "context": 1024, "activation": "gelu_ta
 _BERT: dict[str, Any] = {
     **{"vocab": 30522, "context": 512, "activation": "gelu", "norm_first": False},
     **{"norm_eps": 1e-12, "embed_norm": True, "segments": 2},
+}
+
+_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+_GPT2_SETTINGS = {  # theirs: ours
+    **{"vocab_size": "vocab", "n_positions": "context", "n_embd": "d_model", "n_layer": "layers", "n_head": "heads"},
+    **{"n_inner": "d_hidden", "activation_function": "activation", "resid_pdrop": "dropout"},
+    "layer_norm_epsilon": "norm_eps",
+}
+_BERT_SETTINGS = {
+    **{"vocab_size": "vocab", "max_position_embeddings": "context", "hidden_size": "d_model"},
+    **{"num_hidden_layers": "layers", "num_attention_heads": "heads", "intermediate_size": "d_hidden"},
+    **{"hidden_act": "activation", "hidden_dropout_prob": "dropout", "layer_norm_eps": "norm_eps"},
+    "type_vocab_size": "segments",
 }
 
 # --------------------------------------------------------------------------------------------------------- the parts
@@ -471,28 +547,10 @@ class GPT(Stack):
         Raises:
             ValueError: the model is no GPT-2, or has a setting that this class has no counterpart for.
         """
-        theirs, state = model.config, dict(model.state_dict())
-        _refuse(
-            theirs, "gpt2", add_cross_attention=False, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False
-        )
-        head = state.pop("lm_head.weight", None)
-        tied = head is None or bool(theirs.tie_word_embeddings)
-        config = TransformerConfig.gpt2(
-            vocab=theirs.vocab_size, context=theirs.n_positions, d_model=theirs.n_embd, layers=theirs.n_layer,
-            heads=theirs.n_head, d_hidden=theirs.n_inner, activation=_ACTIVATIONS[theirs.activation_function],
-            dropout=theirs.resid_pdrop, norm_eps=theirs.layer_norm_epsilon, tied=tied,
-        )  # fmt: skip
-        found = {name.removeprefix("transformer."): t for name, t in state.items()}
-        ours = _renamed(found, {"wte": "embedding", "wpe": "position", "ln_f": "norm"}, _GPT2_NAMES, "h", config.layers)
-        for k in range(config.layers):  # their Conv1D keeps weights as (d_in, d_out), queries, keys and values in one
-            for end in ("weight", "bias"):
-                parts = found[f"h.{k}.attn.c_attn.{end}"].chunk(3, -1)
-                for part, name in zip(parts, ("query", "key", "value"), strict=True):
-                    ours[f"blocks.{k}.attention.{name}.{end}"] = part.T if end == "weight" else part
-            for name in ("attention.output", "mlp.up", "mlp.down"):
-                ours[f"blocks.{k}.{name}.weight"] = ours[f"blocks.{k}.{name}.weight"].T
-        ours["head.weight"] = ours["embedding.weight"] if tied or head is None else head
-        return _filled(cls(config), ours, model)
+        settings = dict(_settings(model))
+        if "lm_head.weight" not in model.state_dict():
+            settings["tie_word_embeddings"] = True  # a body without a head
+        return _filled(cls(TransformerConfig.from_huggingface(settings, "gpt2")), model, "gpt2")
 
 
 class Encoder(Stack):
@@ -537,17 +595,7 @@ class Encoder(Stack):
         Raises:
             ValueError: the model is no BERT, or has a setting that this class has no counterpart for.
         """
-        theirs = model.config
-        _refuse(theirs, "bert", is_decoder=False, position_embedding_type="absolute")
-        config = TransformerConfig.bert(
-            vocab=theirs.vocab_size, context=theirs.max_position_embeddings, d_model=theirs.hidden_size,
-            layers=theirs.num_hidden_layers, heads=theirs.num_attention_heads, d_hidden=theirs.intermediate_size,
-            activation=_ACTIVATIONS[theirs.hidden_act], dropout=theirs.hidden_dropout_prob,
-            norm_eps=theirs.layer_norm_eps, segments=theirs.type_vocab_size,
-        )  # fmt: skip
-        found = {name.removeprefix("bert."): t for name, t in model.state_dict().items()}
-        ours = _renamed(found, _BERT_TABLES, _BERT_NAMES, "encoder.layer", config.layers)
-        return _filled(cls(config), ours, model)
+        return _filled(cls(TransformerConfig.from_huggingface(_settings(model), "bert")), model, "bert")
 
 
 class EncoderDecoder(nn.Module):
@@ -611,54 +659,27 @@ class EncoderDecoder(nn.Module):
 
 # ------------------------------------------------------------------------------------------- weights from elsewhere
 
-_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-_GPT2_NAMES = {
-    "ln_1": "norm_attention",
-    "attn.c_proj": "attention.output",
-    "ln_2": "norm_mlp",
-    "mlp.c_fc": "mlp.up",
-    "mlp.c_proj": "mlp.down",
-}
-_BERT_TABLES = {
-    "embeddings.word_embeddings": "embedding",
-    "embeddings.position_embeddings": "position",
-    "embeddings.token_type_embeddings": "segment",
-    "embeddings.LayerNorm": "embed_norm",
-}
-_BERT_NAMES = {
-    "attention.self.query": "attention.query",
-    "attention.self.key": "attention.key",
-    "attention.self.value": "attention.value",
-    "attention.output.dense": "attention.output",
-    "attention.output.LayerNorm": "norm_attention",
-    "intermediate.dense": "mlp.up",
-    "output.dense": "mlp.down",
-    "output.LayerNorm": "norm_mlp",
-}
 
-
-def _refuse(theirs: Any, kind: str, **wanted: Any) -> None:
-    if getattr(theirs, "model_type", None) != kind:
-        raise ValueError(f"expected a {kind} model, got {getattr(theirs, 'model_type', type(theirs).__name__)!r}")
+def _refuse(theirs: Mapping[str, Any], kind: str, **wanted: Any) -> None:
+    if theirs.get("model_type") != kind:
+        raise ValueError(f"expected a {kind} model, got {theirs.get('model_type')!r}")
     for name, value in wanted.items():
-        if getattr(theirs, name, value) != value:
-            raise ValueError(f"a {kind} model with {name}={getattr(theirs, name)} has no counterpart; it needs {value}")
-    activation = getattr(theirs, "activation_function", None) or theirs.hidden_act
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation {activation!r} has no counterpart; it needs one of {', '.join(_ACTIVATIONS)}")
+        if theirs.get(name, value) != value:
+            raise ValueError(f"a {kind} model with {name}={theirs[name]} has no counterpart; it needs {value}")
 
 
-def _renamed(
-    found: dict[str, Tensor], tables: dict[str, str], names: dict[str, str], prefix: str, layers: int
-) -> dict[str, Tensor]:
-    """Their tensors under our names."""
-    pairs = {**tables, **{f"{prefix}.{k}.{a}": f"blocks.{k}.{b}" for k in range(layers) for a, b in names.items()}}
-    ends = ("weight", "bias")
-    return {f"{b}.{end}": found[f"{a}.{end}"] for a, b in pairs.items() for end in ends if f"{a}.{end}" in found}
+def _settings(model: Any) -> dict[str, Any]:
+    config = getattr(model, "config", None)
+    return {"model_type": type(model).__name__} if config is None else config.to_dict()
 
 
-def _filled(ours: Any, state: dict[str, Tensor], theirs: nn.Module) -> Any:
+def _filled(ours: Any, theirs: nn.Module, kind: str) -> Any:
+    """Their weights, device, precision and mode in our model."""
     weight = next(theirs.parameters())
+    state = from_huggingface(theirs.state_dict(), kind)
+    state = {name: t for name, t in state.items() if name in ours.state_dict()}  # a head that ours has no use for
+    if isinstance(ours, GPT):
+        state.setdefault("head.weight", state["embedding.weight"])
     ours.to(weight.device, weight.dtype).load_state_dict(state)
     return ours.train(theirs.training)
 
