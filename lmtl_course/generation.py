@@ -468,7 +468,7 @@ def _fast_block(block: Block, rows: int, uses: int) -> Callable[..., Tensor]:
         if look.rotary:
             q, k = look._place(q, k, positions, len(cache))
         k, v = cache.append(k, v)
-        if x.dtype == torch.bfloat16:  # for one query torch's CPU kernel takes longer than that in float32 with copies
+        if x.dtype == torch.bfloat16:  # for one query and many keys, copies and float32 are faster
             q, k, v = q.float(), k.float(), v.float()
         y = nn.functional.scaled_dot_product_attention(q, k, v, mask, enable_gqa=look.kv_heads != look.heads)
         y = output(y.reshape(len(x), -1).to(x.dtype), x if block.residual else None)
