@@ -398,7 +398,8 @@ class FewRows:
     def __init__(self, model: nn.Module, rows: int, uses: int):
         self.fast: list[tuple[nn.Module, Callable[..., Tensor]]] = []
         weight = next(model.parameters())
-        if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64) or uses < 32:
+        known = (torch.float32, torch.float64, torch.bfloat16)
+        if weight.device.type != "cpu" or weight.dtype not in known or uses < 32:
             return
         blocks = [m for m in model.modules() if isinstance(m, Block) and not m.has_cross]
         inside = {id(part) for block in blocks for part in block.modules()}
@@ -416,17 +417,18 @@ class FewRows:
             layer.__dict__.pop("forward", None)
 
 
-def _product(layers: Sequence[nn.Linear], rows: int, uses: int) -> Callable[..., Tensor]:
-    """Some linear layers of the same input as one, for x of shape (rows, d_in), and a sum with a second argument."""
+def _product(layers: Sequence[nn.Linear], rows: int, uses: int, gelu: str | None = None) -> Callable[..., Tensor]:
+    """Some linear layers of the same input as one, for x of shape (rows, d_in); the rest is as in `multiplier`."""
     weight = torch.cat([layer.weight.detach() for layer in layers])
     bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers])
-    if rows > 2 or torch.get_num_threads() > 1:
-        return multiplier(weight, rows, bias, max(uses, 1024))
+    if rows > 2 or torch.get_num_threads() > 1 or weight.dtype == torch.bfloat16:
+        return multiplier(weight, rows, bias, max(uses, 1024), gelu)
     columns = weight.T.contiguous()
 
     def transposed(x: Tensor, plus: Tensor | None = None) -> Tensor:
         y = x @ columns if bias is None else torch.addmm(bias, x, columns)
-        return y if plus is None else y.add_(plus)
+        y = y if plus is None else y.add_(plus)
+        return y if gelu is None else nn.functional.gelu(y, approximate=gelu)
 
     return transposed
 
@@ -440,14 +442,13 @@ def _fast_block(block: Block, rows: int, uses: int) -> Callable[..., Tensor]:
     """`Block.forward` for one new token per text."""
     look, mlp, plain = block.attention, block.mlp, partial(Block.forward, block)
     project, output = (_product(some, rows, uses) for some in ([look.query, look.key, look.value], [look.output]))
-    up, down = _product([mlp.up], rows, uses), _product([mlp.down], rows, uses)
+    gelu = {"gelu": "none", "gelu_tanh": "tanh"}.get(mlp.activation)
+    up, down = _product([mlp.up], rows, uses, gelu), _product([mlp.down], rows, uses)
     parts = [look.heads, look.kv_heads, look.kv_heads]
 
     def think(x: Tensor, plus: Tensor | None) -> Tensor:
         x = up(x)
-        if mlp.activation == "relu2":
-            return down(torch.relu(x).square_(), plus)
-        return down(nn.functional.gelu(x, approximate="tanh" if mlp.activation == "gelu_tanh" else "none"), plus)
+        return down(torch.relu(x).square_() if gelu is None else x, plus)
 
     def forward(
         x: Tensor,
@@ -467,8 +468,10 @@ def _fast_block(block: Block, rows: int, uses: int) -> Callable[..., Tensor]:
         if look.rotary:
             q, k = look._place(q, k, positions, len(cache))
         k, v = cache.append(k, v)
+        if x.dtype == torch.bfloat16:  # for one query and many keys, copies and float32 are faster
+            q, k, v = q.float(), k.float(), v.float()
         y = nn.functional.scaled_dot_product_attention(q, k, v, mask, enable_gqa=look.kv_heads != look.heads)
-        y = output(y.reshape(len(x), -1), x if block.residual else None)
+        y = output(y.reshape(len(x), -1).to(x.dtype), x if block.residual else None)
         x = y if block.norm_first else block.norm_attention(y)
         y = think(block.norm_mlp(x) if block.norm_first else x, x if block.residual else None)
         return (y if block.norm_first else block.norm_mlp(y))[:, None]

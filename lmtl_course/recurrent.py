@@ -191,18 +191,21 @@ class RNNScan(torch.autograd.Function):
         return d_x, later, rows.T @ x.flatten(0, 1), rows.T @ before.flatten(0, 1), rows.sum(0), None
 
 
-def multiplier(w: Tensor, rows: int, bias: Tensor | None = None, uses: int = 1) -> Callable[..., Tensor]:
+def multiplier(
+    w: Tensor, rows: int, bias: Tensor | None = None, uses: int = 1, gelu: str | None = None
+) -> Callable[..., Tensor]:
     """A function that computes `x @ w.T + bias` and adds a second argument to it, if given one.
 
     A loop that multiplies by the same matrix at every step need not pack that matrix anew for every product. For
-    float32 on x86 PyTorch can pack once, by operators meant for its compiler; where it cannot, or where too few
-    products follow to pay for it, these are plain products.
+    float32 and bfloat16 on x86 PyTorch can pack once, by operators meant for its compiler; where it cannot, or where
+    too few products follow to pay for it, these are plain products.
 
     Args:
         w: the matrix, one row per output.
         rows: how many rows x will have, which decides how to pack.
         bias: one number per output.
         uses: how many products will follow.
+        gelu: apply this function to the result, as `nn.functional.gelu` with approximate="none" or "tanh" does.
 
     >>> product = multiplier(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), rows=1)
     >>> product(torch.ones(1, 2)), product(torch.ones(1, 2), torch.tensor([[10.0, 20.0]]))
@@ -211,24 +214,28 @@ def multiplier(w: Tensor, rows: int, bias: Tensor | None = None, uses: int = 1) 
 
     def plain(x: Tensor, plus: Tensor | None = None) -> Tensor:
         start = bias if plus is None else plus if bias is None else plus + bias
-        return x @ w.T if start is None else torch.addmm(start, x, w.T)
+        y = x @ w.T if start is None else torch.addmm(start, x, w.T)
+        return y if gelu is None else nn.functional.gelu(y, approximate=gelu)
 
-    if w.device.type != "cpu" or w.dtype != torch.float32 or rows * uses < 1024 or not _packing_works():
+    if w.device.type != "cpu" or rows * uses < 1024 or not _packing_works(w.dtype):
         return plain
     packed, linear = torch.ops.mkldnn._reorder_linear_weight(w, rows), torch.ops.mkldnn._linear_pointwise
 
     def product(x: Tensor, plus: Tensor | None = None) -> Tensor:
         if plus is None:
-            return linear(x, packed, bias, "none", [], "")
-        return linear.binary(x, plus, packed, bias, "add")
+            return linear(x, packed, bias, "none" if gelu is None else "gelu", [], gelu or "")
+        y = linear.binary(x, plus, packed, bias, "add")
+        return y if gelu is None else nn.functional.gelu(y, approximate=gelu)
 
     return product
 
 
 @cache
-def _packing_works() -> bool:
+def _packing_works(dtype: torch.dtype = torch.float32) -> bool:
     """Whether this PyTorch packs a matrix and multiplies by it: the operators have no public name, so try them."""
-    x, w, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([7.0, 8.0])
+    if dtype not in (torch.float32, torch.bfloat16):
+        return False
+    x, w, b = (torch.tensor(a, dtype=dtype) for a in ([[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]], [7.0, 8.0]))
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()):
         return False
     try:

@@ -2,6 +2,7 @@
 against all texts there are, and speculation against the distribution that it must keep.
 """
 
+import copy
 import itertools
 import math
 
@@ -186,6 +187,24 @@ def test_products_laid_out_for_few_rows_are_the_same_products(rows, kind, dtype)
         assert torch.equal(generate(model, idx, 60, temperature=0.0), greedy_without_cache(model, idx, 60))
     assert all("forward" not in layer.__dict__ for layer in model.modules()), "and nothing of it stays"
     assert not FewRows(model, rows, uses=5).fast
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("kind", [*KINDS, "gpt2"])
+def test_in_bfloat16_few_rows_are_as_exact_as_the_layers_themselves(rows, kind):
+    changes = KINDS.get(kind, {**KINDS["learned"], "activation": "gelu_tanh", "tied": True, "kv_heads": 1})
+    model = make_model(d_model=64, **{**changes, "context": 250}).bfloat16().eval()
+    exact = copy.deepcopy(model).double()
+    idx, few = torch.randint(VOCAB, (rows, 60), generator=seeded(13)), FewRows(model, rows, uses=1024)
+    assert len(few.fast) == 3, "two blocks and the head"
+    wanted, caches = exact(idx), (model.new_cache(), model.new_cache())
+    plain = torch.cat([model(part, caches[0]) for part in idx.split(1, 1)], 1)
+    with few:
+        fast = torch.cat([model(part, caches[1]) for part in idx.split(1, 1)], 1)
+    errors = [(logits - wanted).square().mean().sqrt() for logits in (fast, plain)]
+    assert fast.dtype == torch.bfloat16
+    assert errors[0] < 1.3 * errors[1], errors
 
 
 @torch.no_grad()

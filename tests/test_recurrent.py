@@ -212,6 +212,11 @@ def test_multiplier_is_a_product_with_bias_and_addend(dtype, tolerance):
             multiplier(w, rows, bias, uses)(x, plus), x @ w.T + bias + plus, rtol=0, atol=tolerance
         )
         torch.testing.assert_close(multiplier(w.T, rows, None, uses)(plus, x), plus @ w + x, rtol=0, atol=tolerance)
+        for gelu in ("none", "tanh"):
+            bent = torch.nn.functional.gelu(x @ w.T + bias, approximate=gelu)
+            torch.testing.assert_close(multiplier(w, rows, bias, uses, gelu)(x), bent, rtol=0, atol=tolerance)
+            bent = torch.nn.functional.gelu(x @ w.T + plus, approximate=gelu)
+            torch.testing.assert_close(multiplier(w, rows, None, uses, gelu)(x, plus), bent, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("used", [(0,), (1,), (0, 1)])
