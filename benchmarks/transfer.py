@@ -1,0 +1,202 @@
+"""What transfer is worth: accuracy by amount of labels, pretrained against scratch, and by how much of the base moves.
+
+`python benchmarks/transfer.py [curve|parts …] [--only METHOD …] [--quick]` fine-tunes on random subsets of sst2 (the
+same rows for every method with the same seed, so that differences are paired) and tests on its 1,821 test sentences.
+`curve` writes benchmarks/results/transfer_curve.json, `parts` transfer_parts.json (what is unfrozen, how fast, and
+another domain). What a file already holds is not measured again: delete it to start anew.
+
+Settings were chosen on the validation split with other subsets; no test sentence had a say in them.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from record import RESULTS, stamp, write
+
+from lmtl_course import data
+from lmtl_course.pretraining import RECIPES, Base, MaskedLM, batches_for, corpus, encode_corpus, load_base, masked_loss
+from lmtl_course.text import detokenize
+from lmtl_course.training import evaluate
+from lmtl_course.transfer import FineTuneConfig, finetune, from_scratch
+
+SIZES = (32, 100, 500, 2000, 6920)
+SEEDS = {32: 15, 100: 10}  # small subsets differ more; elsewhere 5
+Rows = list[tuple[str, int]]
+
+
+def settings(name: str, size: int, **changes: Any) -> FineTuneConfig:
+    """How a base of this name is fitted to so many labels."""
+    chosen: dict[str, Any] = {"epochs": 3 if size > 500 else 4 if size > 100 else 10, "batch": 16, "lr": 1e-4}
+    if name == "minilm" and size > 2000:
+        chosen |= {"epochs": 2, "batch": 32, "lr": 1.4e-4}
+    if name == "bert-mini":
+        chosen |= {"lr": 5e-4, "epochs": chosen["epochs"] + 2}
+    if name == "scratch":
+        chosen |= {"lr": 1e-3, "epochs": chosen["epochs"] + 2, "layer_decay": 1.0}
+    if changes.get("unfreeze") == "head":
+        chosen |= {"head_lr": 1e-2, "epochs": 20, "min_steps": 400}
+    return FineTuneConfig(**{**chosen, **changes})
+
+
+def rows_of(name: str, split: str) -> Rows:
+    """Texts as people write them, and labels."""
+    return [(detokenize(row.text), row.label) for row in data.load(name, split)]
+
+
+def subset(rows: Rows, size: int, seed: int) -> Rows:
+    """The same rows for every method; all of them in their own order where that many are asked for."""
+    order = np.random.default_rng(seed).permutation(len(rows))[:size] if size < len(rows) else range(len(rows))
+    return [rows[int(k)] for k in order]
+
+
+def fitted(base: Base, rows: Rows, config: FineTuneConfig) -> Any:
+    """`finetune` without its progress bar."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        return finetune(base, rows, config=config, labels=("negative", "positive"))
+
+
+def accuracy(model: Any, rows: Rows) -> float:
+    """Share of rows whose label is the most probable one."""
+    truth = torch.tensor([label for _, label in rows])
+    return round((model.logits([text for text, _ in rows]).argmax(-1) == truth).double().mean().item(), 6)
+
+
+def bag_of_words(rows: Rows, test: Rows) -> float:
+    """TF-IDF of words and word pairs, logistic regression, its strength chosen by cross-validation."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+
+    pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(max_iter=1000))
+    folds = min(5, *np.bincount([label for _, label in rows]))
+    search = GridSearchCV(pipeline, {"logisticregression__C": [0.3, 1, 3, 10, 30, 100]}, cv=max(2, int(folds)))
+    search.fit(*zip(*rows, strict=True))
+    return round(float(search.score(*zip(*test, strict=True))), 6)
+
+
+def method(name: str, seed: int) -> Callable[[Rows, Rows], float]:
+    """From training and test rows to an accuracy."""
+    if name == "bag of words":
+        return bag_of_words
+    base_name, _, how = name.partition(" ")
+    base = from_scratch(load_base("bert-mini"), seed) if base_name == "scratch" else load_base(base_name)
+    changes = {"unfreeze": "head"} if how == "frozen" else {}
+    return lambda rows, test: accuracy(fitted(base, rows, settings(base_name, len(rows), seed=seed, **changes)), test)
+
+
+METHODS = ("bag of words", "scratch", "bert-mini frozen", "bert-mini fine-tuned", "minilm frozen", "minilm fine-tuned")
+
+
+class Results:
+    """A results file that is read and written for every number, so that a run can be cut short and gone on with."""
+
+    def __init__(self, name: str, command: str):
+        self.name, self.path = name, Path(RESULTS) / f"{name}.json"
+        if not self.path.exists():
+            write(name, stamp(command))
+
+    def read(self) -> dict[str, Any]:
+        """All of it."""
+        return json.loads(self.path.read_text(encoding="utf-8"))
+
+    def lacks(self, *path: str, seed: int) -> bool:
+        """Whether the list at the end of a path has no number for this seed yet."""
+        place: Any = self.read()
+        for step in path:
+            place = place.get(step, {})
+        return len(place) <= seed
+
+    def add(self, *path: str, value: Any) -> None:
+        """Append to the list at the end of a path."""
+        record = place = self.read()
+        for step in path[:-1]:
+            place = place.setdefault(step, {})
+        place.setdefault(path[-1], []).append(value)
+        write(self.name, record)
+        print(*path, value, flush=True)
+
+    def set(self, **values: Any) -> None:
+        """Facts beside the numbers."""
+        write(self.name, self.read() | values)
+
+
+def curve(only: list[str], quick: bool) -> None:
+    """Accuracy by method and number of labels."""
+    results = Results("transfer_curve", "python benchmarks/transfer.py curve")
+    train, test = rows_of("sst2", "train"), rows_of("sst2", "test")
+    sizes = SIZES[:2] if quick else SIZES
+    results.set(sizes=list(sizes), test=len(test))
+    for name in only or METHODS:
+        for size in sizes:
+            once = name == "bag of words" and size == len(train)  # nothing in it is random
+            for seed in range(1 if once else 2 if quick else SEEDS.get(size, 5)):
+                if results.lacks("accuracy", name, str(size), seed=seed):
+                    start = time.perf_counter()
+                    value = method(name, seed)(subset(train, size, seed), test)
+                    results.add("seconds", name, str(size), value=round(time.perf_counter() - start, 1))
+                    results.add("accuracy", name, str(size), value=value)
+
+
+def forgetting(base: Base) -> Callable[[Any], float]:
+    """Nats per hidden token of a held-out book under a fine-tuned body and the head that it was pretrained with."""
+    ids = encode_corpus([text[:400_000] for text in corpus("test")[:1]], base.tokenizer, "<sep>")
+    batches = [batches_for(RECIPES["bert-mini"], base.tokenizer, ids, seed=3)(n) for n in range(6)]
+    return lambda body: round(evaluate(body, batches, masked_loss), 4)
+
+
+def parts(only: list[str], quick: bool) -> None:
+    """What moves, how fast, and what it costs elsewhere: 500 labels of sst2."""
+    results = Results("transfer_parts", "python benchmarks/transfer.py parts")
+    domains = {name: {split: rows_of(name, split) for split in ("train", "test")} for name in ("sst2", "cr")}
+    for name in only or ("bert-mini", "minilm"):
+        for seed in range(2 if quick else 5):
+            _parts_of(results, load_base(name), domains, 64 if quick else 500, seed)
+
+
+def _parts_of(results: Results, base: Base, domains: dict[str, dict[str, Rows]], size: int, seed: int) -> None:
+    def run(source: str = "sst2", **changes: Any) -> Any:
+        return fitted(
+            base, subset(domains[source]["train"], size, seed), settings(base.name, size, seed=seed, **changes)
+        )
+
+    films = domains["sst2"]["test"]
+    for unfreeze in ("head", 1, 2, "gradual", "all"):
+        if results.lacks(base.name, "unfreeze", str(unfreeze), seed=seed):
+            results.add(base.name, "unfreeze", str(unfreeze), value=accuracy(run(unfreeze=unfreeze), films))
+    for decay in (1.0, 0.75):
+        if results.lacks(base.name, "layer_decay", str(decay), seed=seed):
+            results.add(base.name, "layer_decay", str(decay), value=accuracy(run(layer_decay=decay), films))
+    for source in domains:
+        if results.lacks(base.name, "domain", f"{source}→cr", seed=seed):
+            model = run(source)
+            for target in domains:
+                results.add(base.name, "domain", f"{source}→{target}", value=accuracy(model, domains[target]["test"]))
+    if not isinstance(base.model, MaskedLM):
+        return
+    nats = forgetting(base)
+    if results.lacks(base.name, "masked_nats before", seed=0):
+        results.add(base.name, "masked_nats before", value=nats(base.model))
+    for factor in (0.1, 1, 3, 10):
+        if results.lacks(base.name, "lr", str(factor), "masked_nats", seed=seed):
+            model = run(lr=settings(base.name, size).lr * factor)
+            results.add(base.name, "lr", str(factor), "accuracy", value=accuracy(model, films))
+            results.add(base.name, "lr", str(factor), "masked_nats", value=nats(model.body))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", nargs="*", help="curve, parts, or both (default)")
+    parser.add_argument("--only", nargs="*", default=[], help="methods of the curve, or bases of the parts")
+    parser.add_argument("--quick", action="store_true", help="two seeds and few labels")
+    chosen = parser.parse_args()
+    for part in chosen.which or ("curve", "parts"):
+        {"curve": curve, "parts": parts}[part](chosen.only, chosen.quick)
