@@ -126,17 +126,17 @@ def from_transformers(model: Any, tokenizer: Any, name: str = "") -> Base:
     inner = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
     if inner is None:
         raise ValueError(f"{type(tokenizer).__name__} has no backend_tokenizer; give a fast tokenizer")
-    state, made = model.state_dict(), None
+    state = model.state_dict()
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if kind == "bert" and "cls.predictions.transform.dense.weight" in state:
-        made = MaskedLM(TransformerConfig.from_huggingface(model.config.to_dict(), "bert"))
+        made: Stack = MaskedLM(TransformerConfig.from_huggingface(model.config.to_dict(), "bert"))
         ours = from_huggingface(state, "bert")
         made.load_state_dict({name: ours[name] for name in made.state_dict()})
     elif kind in ("gpt2", "bert"):
-        made = (GPT if kind == "gpt2" else Encoder).from_transformers(model)
+        made = GPT.from_transformers(model) if kind == "gpt2" else Encoder.from_transformers(model)
     else:
         raise ValueError(f"a {kind} model has no counterpart here; it must be a gpt2 or a bert")
-    return Base(cast(Stack, made).eval(), Tokenizer.from_str(inner.to_str()), name)
+    return Base(made.eval(), Tokenizer.from_str(inner.to_str()), name)
 
 
 def tokenizer_of(base: Base, special_words: bool = False) -> Any:
@@ -162,7 +162,7 @@ def tokenizer_of(base: Base, special_words: bool = False) -> Any:
     inner = Tokenizer.from_str(base.tokenizer.to_str())
     inner.no_truncation()
     known = inner.get_vocab()
-    roles = {}
+    roles: dict[str, str] = {}
     for role in ("pad", "cls", "sep", "mask", "unk"):
         found = next((name for name in (f"<{role}>", f"[{role.upper()}]") if name in known), None)
         roles |= {f"{role}_token": found} if found else {}
