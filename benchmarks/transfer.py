@@ -28,7 +28,8 @@ from lmtl_course.training import evaluate
 from lmtl_course.transfer import FineTuneConfig, finetune, from_scratch
 
 SIZES = (32, 100, 500, 2000, 6920)
-SEEDS = {32: 15, 100: 10}  # small subsets differ more; elsewhere 5
+SEEDS = {32: 15, 100: 10, 500: 5, 2000: 5, 6920: 5}  # small subsets differ more
+SLOW = {32: 3, 100: 3, 500: 5, 2000: 2, 6920: 2}  # for fine-tuning 22 million weights on a laptop
 Rows = list[tuple[str, int]]
 
 
@@ -38,9 +39,9 @@ def settings(name: str, size: int, **changes: Any) -> FineTuneConfig:
     if name == "minilm" and size > 2000:
         chosen |= {"epochs": 2, "batch": 32, "lr": 1.4e-4}
     if name == "bert-mini":
-        chosen |= {"lr": 5e-4, "epochs": chosen["epochs"] + 2}
+        chosen |= {"lr": 5e-4, "epochs": chosen["epochs"] + 1}
     if name == "scratch":
-        chosen |= {"lr": 1e-3, "epochs": chosen["epochs"] + 2, "layer_decay": 1.0}
+        chosen |= {"lr": 1e-3, "epochs": chosen["epochs"] + 1, "layer_decay": 1.0}
     if changes.get("unfreeze") == "head":
         chosen |= {"head_lr": 1e-2, "epochs": 20, "min_steps": 400}
     return FineTuneConfig(**{**chosen, **changes})
@@ -129,16 +130,17 @@ class Results:
         write(self.name, self.read() | values)
 
 
-def curve(only: list[str], quick: bool) -> None:
+def curve(only: list[str], quick: bool, sizes: tuple[int, ...] = ()) -> None:
     """Accuracy by method and number of labels."""
     results = Results("transfer_curve", "python benchmarks/transfer.py curve")
     train, test = rows_of("sst2", "train"), rows_of("sst2", "test")
-    sizes = SIZES[:2] if quick else SIZES
-    results.set(sizes=list(sizes), test=len(test))
+    sizes = SIZES[:2] if quick else sizes or SIZES
+    results.set(sizes=list(SIZES), test=len(test))
     for name in only or METHODS:
         for size in sizes:
             once = name == "bag of words" and size == len(train)  # nothing in it is random
-            for seed in range(1 if once else 2 if quick else SEEDS.get(size, 5)):
+            seeds = (SLOW if name == "minilm fine-tuned" else SEEDS)[size]
+            for seed in range(1 if once else 2 if quick else seeds):
                 if results.lacks("accuracy", name, str(size), seed=seed):
                     start = time.perf_counter()
                     value = method(name, seed)(subset(train, size, seed), test)
@@ -158,7 +160,7 @@ def parts(only: list[str], quick: bool) -> None:
     results = Results("transfer_parts", "python benchmarks/transfer.py parts")
     domains = {name: {split: rows_of(name, split) for split in ("train", "test")} for name in ("sst2", "cr")}
     for name in only or ("bert-mini", "minilm"):
-        for seed in range(2 if quick else 5):
+        for seed in range(2 if quick else 3 if name == "minilm" else 5):
             _parts_of(results, load_base(name), domains, 64 if quick else 500, seed)
 
 
@@ -169,25 +171,36 @@ def _parts_of(results: Results, base: Base, domains: dict[str, dict[str, Rows]],
         )
 
     films = domains["sst2"]["test"]
-    for unfreeze in ("head", 1, 2, "gradual", "all"):
+    whole = None  # the usual settings: one run, read in several tables
+    for unfreeze in ("head", 2, "gradual"):
         if results.lacks(base.name, "unfreeze", str(unfreeze), seed=seed):
             results.add(base.name, "unfreeze", str(unfreeze), value=accuracy(run(unfreeze=unfreeze), films))
-    for decay in (1.0, 0.75):
-        if results.lacks(base.name, "layer_decay", str(decay), seed=seed):
-            results.add(base.name, "layer_decay", str(decay), value=accuracy(run(layer_decay=decay), films))
     for source in domains:
         if results.lacks(base.name, "domain", f"{source}→cr", seed=seed):
             model = run(source)
+            whole = model if source == "sst2" else whole
             for target in domains:
                 results.add(base.name, "domain", f"{source}→{target}", value=accuracy(model, domains[target]["test"]))
-    if not isinstance(base.model, MaskedLM):
-        return
+    on_films = results.read()[base.name]["domain"]["sst2→sst2"][seed]
+    for path in (("unfreeze", "all"), ("layer_decay", "0.9")):
+        if results.lacks(base.name, *path, seed=seed):
+            results.add(base.name, *path, value=on_films)
+    if isinstance(base.model, MaskedLM):
+        _rates_of(results, base, run, whole, films, seed)
+
+
+def _rates_of(results: Results, base: Base, run: Callable[..., Any], whole: Any, films: Rows, seed: int) -> None:
+    """Learning rates, by block and over all, and what the base forgets at them."""
+    for decay in (1.0, 0.75):
+        if results.lacks(base.name, "layer_decay", str(decay), seed=seed):
+            results.add(base.name, "layer_decay", str(decay), value=accuracy(run(layer_decay=decay), films))
     nats = forgetting(base)
     if results.lacks(base.name, "masked_nats before", seed=0):
         results.add(base.name, "masked_nats before", value=nats(base.model))
     for factor in (0.1, 1, 3, 10):
         if results.lacks(base.name, "lr", str(factor), "masked_nats", seed=seed):
-            model = run(lr=settings(base.name, size).lr * factor)
+            usual = whole if factor == 1 else None
+            model = usual or run(lr=settings(base.name, 500).lr * factor)
             results.add(base.name, "lr", str(factor), "accuracy", value=accuracy(model, films))
             results.add(base.name, "lr", str(factor), "masked_nats", value=nats(model.body))
 
@@ -196,7 +209,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="*", help="curve, parts, or both (default)")
     parser.add_argument("--only", nargs="*", default=[], help="methods of the curve, or bases of the parts")
+    parser.add_argument("--sizes", nargs="*", type=int, default=[], help="of the curve (default: all)")
     parser.add_argument("--quick", action="store_true", help="two seeds and few labels")
     chosen = parser.parse_args()
-    for part in chosen.which or ("curve", "parts"):
-        {"curve": curve, "parts": parts}[part](chosen.only, chosen.quick)
+    if not chosen.which or "curve" in chosen.which:
+        curve(chosen.only, chosen.quick, tuple(chosen.sizes))
+    if not chosen.which or "parts" in chosen.which:
+        parts(chosen.only, chosen.quick)

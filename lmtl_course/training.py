@@ -419,7 +419,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
 
     optimizers: list[torch.optim.Optimizer] = []
     if of(muon=False):
-        optimizers.append(torch.optim.AdamW(of(muon=False), config.lr, config.betas))
+        optimizers.append(torch.optim.AdamW(of(muon=False), config.lr, config.betas, fused=True))
     if of(muon=True):
         optimizers.append(Muon(of(muon=True), config.lr, config.momentum, config.weight_decay))
     return optimizers

@@ -135,6 +135,19 @@ def test_committed_results_that_a_notebook_reads_belong_to_its_hash(tmp_path, mo
     assert tool.code_hash(other) == before[1]
 
 
+def test_the_weights_of_base_models_belong_to_the_hash_of_a_notebook_that_can_load_them(tmp_path, monkeypatch):
+    cells = ["from lmtl_course.pretraining import load_base", "from lmtl_course import text"]
+    loader, other = (nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]) for cell in cells)
+    (tmp_path / "models" / "mini").mkdir(parents=True)
+    for module in ("pretraining", "text"):
+        (tmp_path / f"{module}.py").write_text("x = 1\n")
+    monkeypatch.setattr(tool, "PACKAGE", tmp_path)
+    before = tool.code_hash(loader), tool.code_hash(other)
+    (tmp_path / "models" / "mini" / "model.safetensors").write_bytes(b"weights")
+    assert tool.code_hash(loader) != before[0]
+    assert tool.code_hash(other) == before[1]
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_notebook_runs_on_its_own_and_earlier_chapters_alone(chapter):
     reached = set(tool.imported_modules(tool.code_of(read(chapter))))

@@ -87,7 +87,7 @@ def reached_modules(source: str) -> list[str]:
 
 
 def code_hash(notebook: NotebookNode) -> str:
-    """Hash of a notebook's code cells and of every file that they reach: modules, their tables, committed results.
+    """Hash of a notebook's code cells and of every file that they reach: modules, tables, base models, results.
 
     A notebook that reads from benchmarks/results depends on the files there whose first word begins a string in it.
     """
@@ -97,6 +97,9 @@ def code_hash(notebook: NotebookNode) -> str:
     if "benchmarks/results" in code:
         first = {path: path.stem.split("_")[0] for path in sorted(RESULTS.glob("*.json"))}
         files += [path for path, word in first.items() if re.search(rf"""["'/]{word}[_."']""", code)]
+    if "pretraining" in reached_modules(code):
+        for weights in sorted(PACKAGE.glob("models/*/model.safetensors")):
+            digest.update(weights.parent.name.encode() + b"\0" + weights.read_bytes())
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_text(encoding="utf-8").encode() + b"\0")
     return digest.hexdigest()[:32]
