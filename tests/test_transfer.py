@@ -39,6 +39,7 @@ from lmtl_course.transformer import GPT, Encoder, TransformerConfig
 
 WORDS = ["good", "bad", "fine", "dull", "film", "book", "long", "short", "the", "is", "very", "not", "and", "quite"]
 CONFIG = FineTuneConfig(min_steps=0, epochs=1, batch=5, dropout=0.0, autocast=False, warmup=0.0)
+THOROUGH = replace(CONFIG, epochs=12, batch=10, lr=5e-3, head_lr=5e-2, warmup=0.1)
 
 
 @cache
@@ -422,7 +423,7 @@ def test_steps_looks_and_patience():
 
 def test_a_task_that_can_be_learned_is_learned():
     rows, held_out = make_rows(60), make_rows(40, seed=1)
-    model = finetune(make_base(), rows, config=replace(CONFIG, epochs=12, lr=0.01, head_lr=0.02))
+    model = finetune(make_base(), rows, config=THOROUGH)
     right = sum(
         int(said) == label for said, (_, label) in zip(model.predict([t for t, _ in held_out]), held_out, strict=True)
     )
@@ -508,8 +509,9 @@ def test_a_shorter_length_is_kept_for_predictions():
     model = finetune(make_base(), make_rows(9), config=replace(CONFIG, length=5))
     assert model.length == 5
     with pytest.warns(UserWarning, match="1 of 1 texts are longer than 5 tokens"):
-        long = model.logits(["good film and so on and on"])
-    torch.testing.assert_close(long, model.logits(["good film and"]), rtol=0, atol=1e-6)
+        long = model.logits(["zzzzz"])  # no two of these letters are one token
+    torch.testing.assert_close(long, model.logits(["zzz"]), rtol=0, atol=1e-6)
+    assert not torch.allclose(long, model.logits(["zz"]), rtol=0, atol=1e-5)
     assert "at most 5 tokens" in model.limits
     with pytest.raises(ValueError, match="length=25 must be between"):
         finetune(make_base(), make_rows(9), config=replace(CONFIG, length=25))
@@ -526,7 +528,7 @@ def test_pairs_of_texts_are_read_together_and_in_order():
 
 
 def test_predictions_do_not_depend_on_batches_or_order():
-    model = finetune(make_base(), make_rows(20), config=replace(CONFIG, epochs=3, lr=0.01))
+    model = finetune(make_base(), make_rows(20), config=THOROUGH)
     texts = [text for text, _ in make_rows(29, seed=3)]
     wanted = model.logits(texts, batch=1)
     for batch in (2, 7, 64):
@@ -545,7 +547,7 @@ def test_a_table_of_ones_own(tmp_path):
     path.write_text("".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
     with open(path, encoding="utf-8", newline="") as file:
         read = [(text, label) for text, label in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
-    model = finetune(make_base(), read, config=replace(CONFIG, epochs=12, lr=0.01, head_lr=0.02))
+    model = finetune(make_base(), read, config=THOROUGH)
     assert model.predict(["a very good film", "a bad book"]) == ["praise", "blame"]
 
 
