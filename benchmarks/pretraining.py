@@ -8,7 +8,7 @@ the validation text of the shipped models.
 `scaling` trains decoders of four sizes on three budgets of tokens, each run once and with a schedule of its own length;
 the learning rate is the better of two on the smallest budget, chosen for each size. `peers` gives an LSTM (chapter 6)
 the largest of these budgets and an n-gram model (chapter 3) the same tokens, and then all there are. `neighbours`
-trains a small encoder with and without `look_at_neighbours`, over three seeds.
+trains `bert-mini` for a short while with and without `look_at_neighbours`, over three seeds.
 """
 
 import argparse
@@ -164,8 +164,7 @@ def peers(quick: bool) -> dict[str, Any]:
 
 def neighbours(quick: bool) -> dict[str, Any]:
     base = RECIPES["bert-mini"]
-    steps = 4 if quick else 240
-    shape = replace(base.model, d_model=128, layers=2)
+    steps, shape = 4 if quick else 160, base.model
     train_ids, valid_ids = encoded("bert-mini", "train"), encoded("bert-mini", "valid")
     tokenizer = load_base("bert-mini").tokenizer
     shares = (torch.bincount(train_ids, minlength=shape.vocab) + 1.0) / (len(train_ids) + shape.vocab)
@@ -173,10 +172,8 @@ def neighbours(quick: bool) -> dict[str, Any]:
     guess = math.nan
     for seed in SEEDS[:1] if quick else SEEDS:
         for start in (True, False):
-            config = TrainConfig(
-                steps, 6e-3, "muon", weight_decay=0.01, warmup=steps // 6, eval_every=max(1, steps // 12), seed=seed
-            )
-            recipe: Recipe = replace(base, model=shape, train=config, tokens=TOKENS, neighbours=start)
+            config = replace(base.train, steps=steps, warmup=steps // 3, eval_every=max(1, steps // 8), seed=seed)
+            recipe: Recipe = replace(base, train=replace(config, save_every=0), neighbours=start)
             model = new_model(recipe)
             looks = batches_for(recipe, tokenizer, valid_ids, seed=1)
             valid = [looks(n) for n in range(6)]
@@ -184,13 +181,15 @@ def neighbours(quick: bool) -> dict[str, Any]:
             guess = float(-shares[targets[targets >= 0]].log().mean())
             history = train(model, batches_for(recipe, tokenizer, train_ids, seed=seed), masked_loss, config, valid)
             runs.append({"neighbours": start, "seed": seed, "valid": history.looks, "seconds": history.seconds})
-            print(f"neighbours {start!s:5} seed {seed}: {history.looks[-1][1]:.3f} nats (by frequency {guess:.3f})")
+            print(
+                f"neighbours {start!s:5} seed {seed}: {history.looks[-1][1]:.3f} (by frequency {guess:.3f})", flush=True
+            )
     last = {
         start: statistics.mean(row["valid"][-1][1] for row in runs if row["neighbours"] is start)
         for start in (True, False)
     }
     return {
-        "settings": {"steps": steps, "tokens_per_batch": TOKENS, "d_model": 128, "layers": 2, "lr": 6e-3},
+        "settings": {"steps": steps, "tokens_per_batch": base.tokens, "lr": base.train.lr},
         "by_frequency": round(guess, 4),
         "runs": [{**row, "valid": [(n, round(nats, 4)) for n, nats in row["valid"]]} for row in runs],
         "ratios": {"neighbours/without nats": last[True] / last[False]},
