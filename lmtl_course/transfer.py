@@ -40,7 +40,8 @@ class FineTuneConfig:
         epochs: passes over the examples.
         min_steps: make more passes where the examples are so few that these updates would not be reached.
         batch: examples per update.
-        lr: peak learning rate of the topmost block.
+        lr: peak learning rate of the topmost block; None takes 1e-4 for a base as wide as MiniLM (384) and changes with
+            the inverse square of the width: small models want larger steps.
         head_lr: peak learning rate of the head, which starts from nothing.
         layer_decay: each block further down learns this much more slowly; the embedding is the lowest. 1 for all alike.
         unfreeze: "all" moves everything from the start; "head" moves the head alone; "gradual" begins with the head and
@@ -68,7 +69,7 @@ class FineTuneConfig:
     epochs: int = 3
     min_steps: int = 60
     batch: int = 16
-    lr: float = 1e-4
+    lr: float | None = None
     head_lr: float = 1e-3
     layer_decay: float = 0.9
     unfreeze: str | int = "all"
@@ -88,7 +89,7 @@ class FineTuneConfig:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be an integer of at least {least}")
         for name in ("lr", "head_lr", "layer_decay"):
-            if not 0 < getattr(self, name) < math.inf:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
         if not 0 <= self.dropout < 1 or not 0 <= self.warmup <= 1:
             raise ValueError(f"dropout={self.dropout} must be in 0…1 without 1, warmup={self.warmup} in 0…1")
@@ -536,6 +537,8 @@ def finetune(
     """
     base = load_base(base) if isinstance(base, str | Path) else base
     config = config or FineTuneConfig()
+    if config.lr is None:
+        config = replace(config, lr=1e-4 * (384 / base.config.d_model) ** 2)
     if isinstance(head, str):
         head = _classifier(base, dataset, head, config, labels)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -620,6 +623,7 @@ def _unfreeze(model: FineTuned, blocks: int | None) -> None:
 
 def _train_config(config: FineTuneConfig, layers: int, steps: int) -> TrainConfig:
     """The loop's settings: the head's rate, the top block's, and a smaller one for each block below."""
+    assert config.lr is not None
     rates = {f"body.blocks.{k}.": config.layer_decay ** (layers - 1 - k) for k in range(layers)}
     scales = {"body.": config.layer_decay**layers, "body.norm.": 1.0, **rates, "head.": config.head_lr / config.lr}
     return TrainConfig(
