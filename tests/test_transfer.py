@@ -38,7 +38,7 @@ from lmtl_course.transfer import (
 from lmtl_course.transformer import GPT, Encoder, TransformerConfig
 
 WORDS = ["good", "bad", "fine", "dull", "film", "book", "long", "short", "the", "is", "very", "not", "and", "quite"]
-CONFIG = FineTuneConfig(min_steps=0, epochs=1, batch=5, dropout=0.0, autocast=False, warmup=0.0)
+CONFIG = FineTuneConfig(min_steps=0, epochs=1, batch=5, lr=1e-4, dropout=0.0, autocast=False, warmup=0.0)
 THOROUGH = replace(CONFIG, epochs=12, batch=10, lr=5e-3, head_lr=5e-2, warmup=0.1)
 
 
@@ -351,6 +351,15 @@ def test_each_part_learns_at_its_own_rate(stages):
     assert "body.head.bias" not in found, "the head of pretraining is kept as it is"
     matrices = {id(p) for o in optimizers for g in o.param_groups if g["weight_decay"] for p in g["params"]}
     assert all((p.ndim >= 2) == (id(p) in matrices) for p in model.parameters() if id(p) in rates)
+
+
+@pytest.mark.parametrize(("d_model", "rate"), [(12, 0.1024), (24, 0.0256)])
+def test_without_a_rate_small_bases_learn_faster(stages, d_model, rate):
+    finetune(make_base(d_model=d_model), make_rows(5), config=replace(CONFIG, lr=None))
+    ((model, optimizers, _, _),) = stages
+    top = model.body.blocks[-1].attention.query.weight
+    (found,) = [g["lr"] for o in optimizers for g in o.param_groups if any(p is top for p in g["params"])]
+    assert found == pytest.approx(rate), "1e-4 at a width of 384, with the inverse square of the width"
 
 
 def test_a_frozen_body_computed_once_gives_the_head_that_it_gives_computed_each_time():
