@@ -778,6 +778,9 @@ def pretrain(recipe: Recipe, folder: str | Path, name: str = "", device: str = "
     Raises:
         ValueError: the folder holds a checkpoint of another recipe.
         OSError: the disk is full; checkpoints written before it was are intact.
+
+    >>> pretrain(RECIPES["gpt-mini"], "runs/gpt-mini", "gpt-mini")  # doctest: +SKIP
+    Base(gpt-mini: decoder, 3,008,640 weights, 4 layers of width 192, 6,144 tokens, at most 256 at a time)
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,11 @@ class Example(NamedTuple):
 
 
 class Head(nn.Module):
-    """What a task adds to a base. A chapter with another task writes another subclass; `finetune` stays the same."""
+    """What a task adds to a base. A chapter with another task writes another subclass; `finetune` stays the same.
+
+    >>> isinstance(ClassificationHead(8, ("bad", "good")), Head)
+    True
+    """
 
     pad_target: int = IGNORED
     """Fills up targets that are shorter than others of their batch."""

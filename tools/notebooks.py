@@ -162,6 +162,7 @@ def execute(path: Path) -> dict[str, Any]:
     environment = {
         **os.environ,
         "TQDM_DISABLE": "1",  # a finished progress bar is noise on a page
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # progress bars are text here, whether widgets are there or not
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
