@@ -37,7 +37,7 @@ def test_a_file_of_ones_own_goes_through_fine_tuning(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TQDM_DISABLE", "1")
     exec(compile(code, "README.md", "exec"), {})
-    assert re.match(r"\['(good|bad)'\] tensor\(", capsys.readouterr().out)
+    assert capsys.readouterr().out.startswith("['good'] tensor(")
     from lmtl_course.transfer import load_finetuned
 
     assert load_finetuned("my-classifier").predict(["An awful film."]) == ["bad"]
