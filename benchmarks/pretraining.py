@@ -1,6 +1,6 @@
 """Pretraining runs that are longer than a notebook may be: a scaling law, older models beside it, a better start.
 
-`python benchmarks/pretraining.py [scaling] [peers] [neighbours] [--quick]` prints a table, writes
+`python benchmarks/pretraining.py [scaling] [peers] [neighbours] [counts] [--quick]` prints a table, writes
 benchmarks/results/pretraining_<part>.json and ends with one line `ratio <case> <ours/peer>` per case, below 1 in favour
 of the first. `--quick` runs a few steps and writes nothing. All runs use the tokenizers, the corpus, the batches and
 the validation text of the shipped models.
@@ -8,16 +8,17 @@ the validation text of the shipped models.
 `scaling` trains decoders of four sizes on three budgets of tokens, each run once and with a schedule of its own length;
 the learning rate is the better of two on the smallest budget, chosen for each size. `peers` gives an LSTM (chapter 6)
 the largest of these budgets and an n-gram model (chapter 3) the same tokens, and then all there are. `neighbours`
-trains `bert-mini` for a short while with and without `look_at_neighbours`, over three seeds.
+trains `bert-mini` for a short while with and without `look_at_neighbours`, and `counts` with and without the vectors
+of `start_from_counts` (its bias in both), each over three seeds.
 """
 
 import argparse
 import functools
-import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from record import stamp, write
@@ -27,6 +28,7 @@ from lmtl_course import data
 from lmtl_course.ngram import NGramCounts, kneser_ney
 from lmtl_course.pretraining import (
     RECIPES,
+    MaskedLM,
     Recipe,
     batches_for,
     corpus,
@@ -162,41 +164,60 @@ def peers(quick: bool) -> dict[str, Any]:
     }
 
 
-def neighbours(quick: bool) -> dict[str, Any]:
+def short_runs(quick: bool, starts: tuple[str, str], prepare: Callable[[Recipe, str], Any]) -> dict[str, Any]:
+    """The recipe of `bert-mini` from two starts, shortened to a few steps, over all seeds."""
     base = RECIPES["bert-mini"]
     steps, shape = 4 if quick else 160, base.model
     train_ids, valid_ids = encoded("bert-mini", "train"), encoded("bert-mini", "valid")
     tokenizer = load_base("bert-mini").tokenizer
     shares = (torch.bincount(train_ids, minlength=shape.vocab) + 1.0) / (len(train_ids) + shape.vocab)
+    looks = batches_for(base, tokenizer, valid_ids, seed=1)
+    valid = [looks(n) for n in range(6)]
+    targets = torch.cat([batch[1].flatten() for batch in valid])
+    guess = float(-shares[targets[targets >= 0]].log().mean())
     runs: list[dict[str, Any]] = []
-    guess = math.nan
     for seed in SEEDS[:1] if quick else SEEDS:
-        for start in (True, False):
+        for start in starts:
             config = replace(base.train, steps=steps, warmup=steps // 3, eval_every=max(1, steps // 8), seed=seed)
-            recipe: Recipe = replace(base, train=replace(config, save_every=0), neighbours=start)
-            model = new_model(recipe)
-            looks = batches_for(recipe, tokenizer, valid_ids, seed=1)
-            valid = [looks(n) for n in range(6)]
-            targets = torch.cat([batch[1].flatten() for batch in valid])
-            guess = float(-shares[targets[targets >= 0]].log().mean())
-            history = train(model, batches_for(recipe, tokenizer, train_ids, seed=seed), masked_loss, config, valid)
-            runs.append({"neighbours": start, "seed": seed, "valid": history.looks, "seconds": history.seconds})
-            print(
-                f"neighbours {start!s:5} seed {seed}: {history.looks[-1][1]:.3f} (by frequency {guess:.3f})", flush=True
-            )
-    last = {
-        start: statistics.mean(row["valid"][-1][1] for row in runs if row["neighbours"] is start)
-        for start in (True, False)
-    }
+            config = replace(config, save_every=0, scales=())  # the table learns at the full rate from both
+            model = prepare(replace(base, train=config), start)
+            history = train(model, batches_for(base, tokenizer, train_ids, seed=seed), masked_loss, config, valid)
+            runs.append({"start": start, "seed": seed, "valid": history.looks, "seconds": history.seconds})
+            print(f"{start:12s} seed {seed}: {history.looks[-1][1]:.3f} (by frequency {guess:.3f})", flush=True)
+    last = {name: statistics.mean(row["valid"][-1][1] for row in runs if row["start"] == name) for name in starts}
     return {
         "settings": {"steps": steps, "tokens_per_batch": base.tokens, "lr": base.train.lr},
         "by_frequency": round(guess, 4),
         "runs": [{**row, "valid": [(n, round(nats, 4)) for n, nats in row["valid"]]} for row in runs],
-        "ratios": {"neighbours/without nats": last[True] / last[False]},
+        "ratios": {f"{starts[0]}/{starts[1]} nats": last[starts[0]] / last[starts[1]]},
     }
 
 
-PARTS = {"scaling": scaling, "peers": peers, "neighbours": neighbours}
+def neighbours(quick: bool) -> dict[str, Any]:
+    """With and without `look_at_neighbours`, both from a random table."""
+    return short_runs(
+        quick,
+        ("neighbours", "without"),
+        lambda recipe, start: new_model(replace(recipe, counts=False, neighbours=start == "neighbours")),
+    )
+
+
+def counts(quick: bool) -> dict[str, Any]:
+    """The table from counts or at random; the heads look at their neighbours and the bias is that of counts in both."""
+
+    def prepare(recipe: Recipe, start: str) -> Any:
+        model = cast(MaskedLM, new_model(replace(recipe, counts=True), encoded("bert-mini", "train")))
+        if start == "frequencies":
+            bias = model.head.bias.detach().clone()
+            model = cast(MaskedLM, new_model(replace(recipe, counts=False)))
+            with torch.no_grad():
+                model.head.bias.copy_(bias)
+        return model
+
+    return short_runs(quick, ("counts", "frequencies"), prepare)
+
+
+PARTS = {"scaling": scaling, "peers": peers, "neighbours": neighbours, "counts": counts}
 
 
 def main() -> None:

