@@ -244,6 +244,7 @@ class FineTuned(nn.Module):
         super().__init__()
         self.base, self.body, self.head, self.length = base, base.model, head, length
         self.history: History | None = None
+        self.autocast: bool | str = "auto"
 
     @property
     def limits(self) -> str:
@@ -290,7 +291,7 @@ class FineTuned(nn.Module):
         """
         encodings = self.encode(texts)
         parts, order = [], sorted(range(len(texts)), key=lambda k: len(encodings[k].ids))
-        with _mode(self, training=False), _autocast(self.device, "auto"):
+        with _mode(self, training=False), _autocast(self.device, self.autocast):
             for start in range(0, len(order), batch):
                 packed = self.base.pack([encodings[k] for k in order[start : start + batch]]).to(self.device)
                 parts.append(self(*packed).float().cpu())
@@ -548,6 +549,7 @@ def finetune(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     copied = Base(copy.deepcopy(base.model), base.tokenizer, base.name, base.record)
     model = FineTuned(copied, head, config.length).to(device)
+    model.autocast = config.autocast
     set_dropout(model, config.dropout)
     examples = head.examples(copied, dataset, config.length)
     batches = Buckets(examples, copied, min(config.batch, len(examples) or 1), config.seed, head.pad_target)
@@ -559,6 +561,8 @@ def finetune(
     model.history = History()
     for k, blocks in enumerate(stages):
         first, last = steps * k // len(stages), steps * (k + 1) // len(stages)
+        if first == last:  # fewer steps than stages
+            continue
         _unfreeze(model, blocks)
         run = _train_config(config, base.config.layers, last - first)
         if blocks == 0 and head.pools:  # the vectors that the head reads stay the same: compute them once
@@ -668,7 +672,7 @@ def set_dropout(model: nn.Module, share: float) -> None:
 def _reduced(model: FineTuned, batch: Batch) -> Batch:
     """What the head reads of a batch, and the targets."""
     *inputs, targets = (item.to(model.device) for item in batch)
-    with _mode(model, training=False), _autocast(model.device, "auto"):
+    with _mode(model, training=False), _autocast(model.device, model.autocast):
         encoded = Encoded(*inputs)
         return model.head.reduce(model.base.hidden(encoded), encoded.mask).float(), targets
 
@@ -714,7 +718,12 @@ def _joined(before: History, after: History) -> History:
 
 @torch.no_grad()
 def features(
-    base: Base, texts: Sequence[Text], how: str = "mean", layer: int | None = None, batch: int = 64
+    base: Base,
+    texts: Sequence[Text],
+    how: str = "mean",
+    layer: int | None = None,
+    batch: int = 64,
+    autocast: bool | str = "auto",
 ) -> Float[Tensor, "texts d_model"]:
     """Frozen features: one vector per text from a base that stays as it is, for a linear probe or a comparison.
 
@@ -724,6 +733,7 @@ def features(
         how: see `pool`.
         layer: after how many blocks to look; 0 is the embedding, None the end, after the last norm.
         batch: texts at a time.
+        autocast: as in `TrainConfig`.
 
     Returns:
         On the CPU, in the order of the texts.
@@ -752,7 +762,7 @@ def features(
         hook = watched.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     parts = []
     try:
-        with _mode(base.model, training=False), _autocast(device, "auto"):
+        with _mode(base.model, training=False), _autocast(device, autocast):
             for start in range(0, len(order), batch):
                 encoded = base.pack([encodings[k] for k in order[start : start + batch]]).to(device)
                 hidden = base.hidden(encoded)

@@ -2,6 +2,7 @@
 held to what it promises: what moves, how fast, what stays bit for bit, and that no text, label or file surprises it.
 """
 
+import contextlib
 import copy
 import csv
 import json
@@ -16,6 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from lmtl_course import transfer
 from lmtl_course.data import Dataset
 from lmtl_course.embedded import LabelledText
 from lmtl_course.pretraining import Base, MaskedLM, load_base, make_tokenizer
@@ -428,6 +430,24 @@ def test_steps_looks_and_patience():
     )
     assert still.history.stopped
     assert still.history.steps < 45
+
+
+def test_fewer_steps_than_stages_leave_stages_out():
+    model = finetune(
+        make_base(), make_rows(4), config=replace(CONFIG, batch=4, epochs=2, min_steps=0, unfreeze="gradual")
+    )
+    assert model.history.steps == 2
+
+
+def test_single_precision_is_single_precision_everywhere(monkeypatch):
+    asked = []
+    monkeypatch.setattr(transfer, "_autocast", lambda device, wanted: asked.append(wanted) or contextlib.nullcontext())
+    base, rows = make_base(), make_rows(6)
+    model = finetune(base, rows, config=replace(CONFIG, autocast=False, unfreeze="head"))
+    model.logits(["good"])
+    features(base, ["good"], autocast=False)
+    assert asked
+    assert set(asked) == {False}
 
 
 def test_a_task_that_can_be_learned_is_learned():
