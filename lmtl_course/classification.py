@@ -69,8 +69,8 @@ def majority(labels: Sequence[int]) -> int:
 def class_pairs(rows: Sequence[Any], n: int, seed: int = 0) -> list[tuple[tuple[str, str], int]]:
     """Pairs of texts, labelled 1 where both have the same class and 0 where not: as many of each, in random order.
 
-    Draw the pairs of each split from the rows of that split, so that no text of the test set was ever read. A text, or a
-    pair, may come up more than once.
+    Draw the pairs of each split from the rows of that split, so that no text of the test set was ever read. A text, or
+    a pair, may come up more than once.
 
     Args:
         rows: of (text, label).
@@ -338,8 +338,8 @@ def train_from_scratch(
         sizes: passed on to the model: `d_model`, `d_hidden`, `dropout`.
 
     Raises:
-        ValueError: there are no rows, only one label occurs, a label is no index or has no name, a number is out of range,
-            or the model has another name.
+        ValueError: there are no rows, only one label occurs, a label is no index or has no name, a number is out of
+            range, or the model has another name.
 
     >>> rows = [("a fine film", 1), ("a dull film", 0)] * 8
     >>> train_from_scratch(rows, labels=("bad", "good"), lr=0.03).predict(["fine", "dull"])
@@ -409,7 +409,7 @@ class Tempered:
     def __init__(self, model: Scorer, temperature: float):
         if not 0 < temperature < math.inf:
             raise ValueError(
-                f"temperature={temperature} must be a finite number above 0; best_temperature finds one on held-out rows"
+                f"temperature={temperature} must be finite and above 0; best_temperature finds one on held-out rows"
             )
         self.model, self.labels, self.temperature = model, model.labels, temperature
 

@@ -228,7 +228,7 @@ def count_vectors(
         ValueError: more numbers per vector than tokens, a text without neighbours, or ids outside the vocabulary.
 
     Source: Levy and Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization" (word2vec factors a
-    like table implicitly); Levy, Goldberg and Dagan 2015, doi:10.1162/tacl_a_00134 (weights by distance, the power 3/4).
+    like table implicitly); Levy, Goldberg and Dagan 2015, doi:10.1162/tacl_a_00134 (weights by distance, power 3/4).
 
     >>> a, b, x, y = range(4)  # a and b occur in the same places, x and y in others
     >>> ids = torch.tensor([a, x, b, x, a, x, b, x, y, y, y, y])

@@ -290,7 +290,7 @@ def test_bad_input_is_refused_with_its_value():
         (lambda: class_pairs([("a", 1), ("b", 1)], 2), "2 rows of 1 classes"),
         (lambda: class_pairs([("a", 1), ("b", 0)], 2), "2 rows of 2 classes"),
         (lambda: Tempered(train_from_scratch(REVIEWS, epochs=1), 0.0), "temperature=0.0"),
-        (lambda: Tempered(train_from_scratch(REVIEWS, epochs=1), float("inf")), "temperature=inf must be a finite"),
+        (lambda: Tempered(train_from_scratch(REVIEWS, epochs=1), float("inf")), "temperature=inf must be finite"),
         (lambda: train_from_scratch(REVIEWS, epochs=1).logits([]), r"0 texts; give at least one \(it may be empty\)"),
         (lambda: train_from_scratch([("a", "good"), ("b", "bad")]), "label 'good' must be an index"),
         (lambda: train_from_scratch([("a", 0.9), ("b", 1)]), r"label 0\.9 must be an index"),
