@@ -164,17 +164,23 @@ def peers(quick: bool) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def log_shares() -> Tensor:
+    """Logarithms of the tokens' frequencies in the corpus, none of them minus infinity."""
+    counts = torch.bincount(encoded("bert-mini", "train"), minlength=RECIPES["bert-mini"].model.vocab) + 1.0
+    return (counts / counts.sum()).log()
+
+
 def short_runs(quick: bool, starts: tuple[str, str], prepare: Callable[[Recipe, str], Any]) -> dict[str, Any]:
     """The recipe of `bert-mini` from two starts, shortened to a few steps, over all seeds."""
     base = RECIPES["bert-mini"]
-    steps, shape = 4 if quick else 160, base.model
+    steps = 4 if quick else 160
     train_ids, valid_ids = encoded("bert-mini", "train"), encoded("bert-mini", "valid")
     tokenizer = load_base("bert-mini").tokenizer
-    shares = (torch.bincount(train_ids, minlength=shape.vocab) + 1.0) / (len(train_ids) + shape.vocab)
     looks = batches_for(base, tokenizer, valid_ids, seed=1)
     valid = [looks(n) for n in range(6)]
     targets = torch.cat([batch[1].flatten() for batch in valid])
-    guess = float(-shares[targets[targets >= 0]].log().mean())
+    guess = float(-log_shares()[targets[targets >= 0]].mean())
     runs: list[dict[str, Any]] = []
     for seed in SEEDS[:1] if quick else SEEDS:
         for start in starts:
@@ -206,12 +212,10 @@ def counts(quick: bool) -> dict[str, Any]:
     """The table from counts or at random; the heads look at their neighbours and the bias is that of counts in both."""
 
     def prepare(recipe: Recipe, start: str) -> Any:
-        model = cast(MaskedLM, new_model(replace(recipe, counts=True), encoded("bert-mini", "train")))
+        model = new_model(replace(recipe, counts=start == "counts"), encoded("bert-mini", "train"))
         if start == "frequencies":
-            bias = model.head.bias.detach().clone()
-            model = cast(MaskedLM, new_model(replace(recipe, counts=False)))
             with torch.no_grad():
-                model.head.bias.copy_(bias)
+                cast(MaskedLM, model).head.bias.copy_(log_shares())
         return model
 
     return short_runs(quick, ("counts", "frequencies"), prepare)
