@@ -477,11 +477,11 @@ class Base:
             raise ValueError("there is no text to encode; give at least one (it may be empty)")
         return self.pack(self.tokens(texts, length))
 
-    def pack(self, encodings: Sequence[Encoding]) -> Encoded:
+    def pack(self, encodings: Sequence[Any]) -> Encoded:
         """Texts that are already cut into tokens as one batch, padded to the longest.
 
         Args:
-            encodings: from `tokens`.
+            encodings: from `tokens`, or anything else with `ids` and `type_ids`.
         """
         seq = max(1, *(len(e.ids) for e in encodings)) if len(encodings) > 1 else max(1, len(encodings[0].ids))
         idx = torch.full((len(encodings), seq), self.pad)
