@@ -12,7 +12,7 @@ CHAPTERS = (
     *("01_text", "02_bpe", "03_ngram", "04_losses"),
     *("05_recurrent", "06_training"),
     *("07_attention", "08_transformer", "09_pretraining", "10_generation"),
-    *("11_transfer", "12_classification", "13_tagging", "16_huggingface"),
+    *("11_transfer", "12_classification", "13_tagging", "14_answering", "16_huggingface"),
 )
 """Every chapter that exists, in reading order: `notebooks/<chapter>.ipynb` and the module after the number."""
 

@@ -1,4 +1,4 @@
-"""The course on the command line: `python -m lmtl_course doctor` and `python -m lmtl_course data …`.
+"""The course on the command line: `python -m lmtl_course doctor`, `… data …`, and `… ask "a question" FOLDER`.
 
 Exit codes: 0 all is well, 1 something is missing or failed, 2 the command was not understood.
 """
@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+import textwrap
 import time
 from importlib import metadata
 from typing import Any
@@ -212,10 +213,85 @@ def data_verify(names: list[str]) -> int:
     return 1 if lacking else 0
 
 
+def ask(question: str, folder: str | None, find: str, reader: str | None, k: int) -> int:
+    """Print the passages of a folder that best fit a question and, with a reader, the words that answer it.
+
+    Args:
+        question: in words.
+        folder: of text files; None asks Python's own documentation.
+        find: "bm25" counts words; "dense" compares MiniLM's vectors, "hybrid" does both; "auto" is hybrid where MiniLM
+            can be had and the question is not Chinese, which it does not read.
+        reader: a folder with a reader; "default" trains one where none is kept; None marks no answer.
+        k: passages to print.
+
+    Returns:
+        0, or 1 with one sentence on the error stream where nothing is found or something is missing.
+    """
+    from lmtl_course import answering, data
+
+    try:
+        if not question.strip():
+            raise ValueError("the question is empty; ask in words, for example: ask 'What does zip do?'")
+        if folder is None:
+            passages = answering.Passages.of((page.title, page.text) for page in data.load("pydocs", "all"))
+        else:
+            passages = answering.read_folder(folder)
+        base, note = _comparing(find, question)
+        files = len({row.file for row in passages.rows})
+        binary = len(passages.skipped)
+        left_out = f"; {binary} binary file{'s' * (binary > 1)} left out" if binary else ""
+        print(f"{len(passages):,} passages of {files:,} texts{left_out}. {note}")
+        found = answering.Finder(passages, base, 1.0 if find == "dense" else 0.6).find(question, k)
+        if not found:
+            raise ValueError("no passage shares a word with the question; ask in the language of the texts")
+        reads = reader and (answering.default_reader() if reader == "default" else answering.load_reader(reader))
+        answers = [reads.read(question, passage.text) if reads else None for passage, _ in found]
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for place, ((passage, score), answer) in enumerate(zip(found, answers, strict=True), start=1):
+        _print_passage(place, passage, score, answer, bool(reads))
+    if not reads:
+        print("No reader is asked. `--read` has the answer marked: it trains a reader once, which takes some minutes.")
+    return 0
+
+
+def _comparing(find: str, question: str) -> tuple[Any, str]:
+    """The base that compares, or None, and what is said of it."""
+    from lmtl_course.pretraining import load_base
+    from lmtl_course.text import HAN
+
+    if find == "bm25":
+        return None, "Counting words."
+    if find == "auto" and re.search(f"[{HAN}]", question):
+        return None, "Counting words: MiniLM reads no Chinese."
+    try:
+        return load_base("minilm"), "Comparing." if find == "dense" else "Counting words and comparing."
+    except OSError as error:
+        if find != "auto":
+            raise
+        return None, f"Counting words ({error})."
+
+
+def _print_passage(place: int, passage: Any, score: float, answer: Any, asked: bool, width: int = 76) -> None:
+    """One passage: where it stands, its score, the answer with its own place, and a few lines around it."""
+    print(f"\n{place}. {passage.file}, characters {passage.start} to {passage.end}, score {score:.2f}")
+    middle = 0
+    if answer:
+        start, end = passage.start + answer.start, passage.start + answer.end
+        print(f"   answer: {answer.text!r}, characters {start} to {end}, score {answer.score:.2f}")
+        middle = max(0, (answer.start + answer.end) // 2 - 2 * width)
+    elif asked:
+        print("   answer: none in this passage")
+    text = " ".join(passage.text[middle : middle + 6 * width].split())
+    lines = textwrap.wrap(text, width, initial_indent="   ", subsequent_indent="   ")[:4]
+    print("\n".join(lines))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lmtl_course",
-        description="Look after the course on this machine: what is installed, and the data sets it uses.",
+        description="Look after the course on this machine, what is installed and the data sets it uses; ask texts.",
         epilog="Exit codes: 0 all is well, 1 something is missing or failed, 2 the command was not understood.",
     )
     parser.add_argument("--version", action="version", version=f"lmtl-course {lmtl_course.__version__}")
@@ -231,6 +307,16 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--all", action="store_true", help="every set that can be downloaded")
     verify = actions.add_parser("verify", help="compare sizes and sha256 of what was downloaded")
     verify.add_argument("names", nargs="*", metavar="NAME", help="data sets; all where none is named")
+    about = "Find the passages of text files that answer a question; with a reader, mark the answer in each."
+    asking = commands.add_parser("ask", help="find, and read, the answer to a question in a folder", description=about)
+    asking.add_argument("question", metavar="QUESTION", help="in words, as one argument")
+    asking.add_argument("folder", nargs="?", metavar="FOLDER", help="of text files (default: Python's documentation)")
+    ways = ("auto", "bm25", "dense", "hybrid")
+    asking.add_argument("--find", choices=ways, default="auto", help="count words, compare vectors, or both")
+    reading = asking.add_mutually_exclusive_group()
+    reading.add_argument("--reader", metavar="FOLDER", help="a reader that Reader.save wrote marks the answer")
+    reading.add_argument("--read", action="store_true", help="the kept reader does, trained first if there is none")
+    asking.add_argument("-k", type=int, default=3, metavar="N", help="passages to print (default: %(default)s)")
     return parser
 
 
@@ -256,6 +342,9 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"{error.name} is not installed; `python -m lmtl_course doctor` says how to get it", file=sys.stderr)
         return 1
+    if arguments.command == "ask":
+        reader = "default" if arguments.read else arguments.reader
+        return ask(arguments.question, arguments.folder, arguments.find, reader, arguments.k)
     if arguments.action == "list":
         return data_list()
     known: Any = data.names() if arguments.action == "fetch" else data.table()

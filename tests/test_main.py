@@ -158,6 +158,111 @@ def test_versions_are_compared_by_number_and_bounds_come_from_the_metadata(monke
     assert program._bounds() == {}
 
 
+@pytest.fixture
+def library(tmp_path):
+    """A folder of two texts and a picture."""
+    folder = tmp_path / "library"
+    folder.mkdir()
+    (folder / "normans.txt").write_text("The Normans gave their name to Normandy.\n\nThey came in ships.", "utf-8")
+    (folder / "cows.md").write_text("Cows give milk. 牛吃草。", "utf-8")
+    (folder / "cow.png").write_bytes(b"\x89PNG\0")
+    return str(folder)
+
+
+def test_ask_prints_passages_with_their_places(library, capsys):
+    assert program.main(["ask", "Who gave a name to Normandy?", library, "--find", "bm25", "-k", "1"]) == 0
+    out, err = capsys.readouterr()
+    head, first, *lines = [line for line in out.splitlines() if line]
+    assert head == "2 passages of 2 texts; 1 binary file left out. Counting words."
+    assert first.startswith("1. normans.txt, characters 0 to 61, score ")
+    assert lines[0] == "   The Normans gave their name to Normandy. They came in ships."
+    assert "--read" in lines[-1]
+    assert "\n2. " not in out
+    assert err == ""
+
+
+def test_ask_prints_what_a_reader_says(library, capsys, monkeypatch):
+    from lmtl_course import answering
+
+    class Reads:
+        def read(self, question, passage):
+            start = passage.find("milk")
+            return answering.Answer("milk", start, start + 4, 1.5) if start >= 0 else None
+
+    monkeypatch.setattr(answering, "load_reader", lambda folder: {"kept": Reads()}[folder])
+    assert program.main(["ask", "What do cows give to Normans?", library, "--find", "bm25", "--reader", "kept"]) == 0
+    out = capsys.readouterr().out
+    assert "answer: 'milk', characters 10 to 14, score 1.50" in out
+    assert out.count("answer: none in this passage") == 1
+    assert "--read" not in out
+
+
+def test_ask_trains_no_reader_for_a_question_that_finds_nothing(library, capsys, monkeypatch):
+    from lmtl_course import answering
+
+    monkeypatch.setattr(answering, "default_reader", lambda: pytest.fail("a reader was trained"))
+    assert program.main(["ask", "Wo liegt Rom?", library, "--find", "bm25", "--read"]) == 1
+    assert "no passage shares a word" in capsys.readouterr().err
+
+
+def test_ask_ends_in_one_sentence_where_the_reader_cannot_read(library, capsys, monkeypatch, tmp_path):
+    from lmtl_course import answering
+
+    class Refuses:
+        def read(self, question, passage):
+            raise ValueError("the question has 999 tokens")
+
+    question = ["ask", "What do cows give?", library, "--find", "bm25", "--reader"]
+    assert program.main([*question, str(tmp_path / "typo")]) == 1
+    assert "typo; give one that Reader.save wrote" in capsys.readouterr().err
+    monkeypatch.setattr(answering, "load_reader", lambda folder: Refuses())
+    assert program.main([*question, "kept"]) == 1
+    assert capsys.readouterr().err == "the question has 999 tokens\n"
+
+
+def test_ask_in_chinese_counts_and_in_english_compares(library, capsys):
+    assert program.main(["ask", "牛吃什么？", library]) == 0
+    out = capsys.readouterr().out
+    assert "MiniLM reads no Chinese" in out
+    assert "1. cows.md" in out
+    assert "\n2. " not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([" "], "the question is empty"),
+        (["Wo liegt Rom?"], "no passage shares a word with the question"),
+        (["Normans", "-k", "0"], "k=0"),
+    ],
+)
+def test_ask_ends_in_one_sentence(library, capsys, words, said):
+    assert program.main(["ask", *words[:1], library, "--find", "bm25", *words[1:]]) == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_ask_of_no_folder_and_of_none_with_text(tmp_path, capsys):
+    assert program.main(["ask", "Who?", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere is no folder" in capsys.readouterr().err
+    (tmp_path / "x.bin").write_bytes(bytes(3))
+    assert program.main(["ask", "Who?", str(tmp_path / "x.bin")]) == 1
+    assert "x.bin is a file, not a folder" in capsys.readouterr().err
+    assert program.main(["ask", "Who?", str(tmp_path)]) == 1
+    assert "holds no text (0 empty and 1 binary" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        program.main(["ask"])
+    assert stopped.value.code == 2
+
+
+def test_ask_without_a_folder_asks_pythons_documentation(capsys):
+    assert program.main(["ask", "How do I fold several lists together like a zipper?", "--find", "bm25"]) == 0
+    out = capsys.readouterr().out
+    assert "1. " in out
+    assert int(out.split()[0].replace(",", "")) > 1000
+
+
 def test_without_torch_the_data_command_points_to_the_doctor(monkeypatch, capsys):
     for module in ("data", "embedded"):
         monkeypatch.delitem(sys.modules, f"lmtl_course.{module}")
