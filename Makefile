@@ -8,7 +8,7 @@ export PYTHONPATH := $(CURDIR)
 # Two workers with two threads each on two cores spend their time waiting for each other: one thread per worker.
 ALONE := OMP_NUM_THREADS=1
 
-.PHONY: help book test lint types lab notebooks bench set-repo clean
+.PHONY: help book test lint types lab notebooks assignments grade bench set-repo clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,13 @@ lab: .venv/installed ## open the notebooks in JupyterLab
 
 notebooks: .venv/installed ## execute every notebook and store its outputs and stamp (NAMES="04 05" for some)
 	$(BIN)/python tools/notebooks.py execute $(NAMES)
+
+assignments: .venv/installed ## build the student versions of the problem sets
+	$(BIN)/python -m tools.classroom build
+
+grade: .venv/installed ## grade a folder of notebooks and zips: make grade SUBMISSIONS=folder [SET=ps1] [OUT=folder]
+	@test -n "$(SUBMISSIONS)" || { echo "usage: make grade SUBMISSIONS=folder [SET=ps1] [OUT=folder]"; exit 2; }
+	$(ALONE) $(BIN)/python -m tools.classroom grade "$(SUBMISSIONS)" $(if $(SET),--set "$(SET)") $(if $(OUT),--out "$(OUT)") $(GRADE)
 
 bench: .venv/installed ## measure ours against the reference implementations (JSON into benchmarks/results)
 	@for script in $(filter-out benchmarks/record.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script $(BENCH) || exit 1; done

@@ -68,6 +68,15 @@ def test_the_wheel_carries_the_package_and_nothing_else(wheel):
     assert "lmtl_course/py.typed" in names
 
 
+def test_no_solution_of_a_problem_set_is_in_the_wheel(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            content = archive.read(name)
+            assert b"BEGIN SOLUTION" not in content, name
+            assert b"BEGIN HIDDEN TESTS" not in content, name
+            assert "assignments" not in name
+
+
 def test_installing_it_beside_another_torch_and_numpy_changes_neither(wheel, tmp_path):
     """A venv with this environment's real metadata but other torch and numpy versions: pip must only add the course."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
@@ -101,7 +110,7 @@ def test_development_pins_satisfy_the_lower_bounds(metadata):
     pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
     for line in metadata.get_all("Requires-Dist"):
         requirement = Requirement(line)
-        if requirement.name in ("lmtl-course", "nbgrader"):
+        if requirement.name == "lmtl-course":
             continue
         assert requirement.specifier.contains(pins[requirement.name.lower()]), (
             f"{requirement} against {pins[requirement.name.lower()]}"

@@ -1,0 +1,3 @@
+# replaces: softmax_solution; loses: softmax_test
+def tempered_softmax(logits: Tensor, temperature: float) -> Tensor:
+    return torch.softmax(logits / temperature, 0)
