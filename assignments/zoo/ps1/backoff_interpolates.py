@@ -1,0 +1,20 @@
+# replaces: backoff_solution; loses: backoff_sum_test, backoff_values_test
+# chapter 3's model: the lower one has a say for seen words too
+def backoff_weights(pairs, k, D):
+    after, kinds = pairs.sum(1), (pairs > 0).sum(1)
+    q = (pairs.sum(0) + k) / (pairs.sum() + k * len(pairs))
+    unseen = (pairs == 0) @ q
+    alpha = np.ones(len(pairs))
+    open_ = (after > 0) & (kinds < len(pairs))
+    alpha[open_] = D * kinds[open_] / after[open_] / unseen[open_]
+    alpha[kinds == len(pairs)] = 0.0
+    return alpha
+
+
+def backoff(pairs, k, D):
+    after, kinds = pairs.sum(1, keepdims=True), (pairs > 0).sum(1, keepdims=True)
+    q = (pairs.sum(0) + k) / (pairs.sum() + k * len(pairs))
+    discount = np.where(kinds == len(pairs), 0.0, D)
+    seen = (pairs - discount) / np.maximum(after, 1)
+    rho = np.where(after > 0, discount * kinds / np.maximum(after, 1), 1.0)
+    return np.where(pairs > 0, seen, 0.0) + rho * q

@@ -1,0 +1,8 @@
+# replaces: softened_solution; loses: softened_value_test, softened_check_test
+# adds q without taking from the truth
+def softened_gradient(logits, targets, q, eps):
+    counts = targets != -100
+    z = logits.where(counts[..., None], 0.0)
+    one_hot = torch.nn.functional.one_hot(targets.where(counts, 0), logits.shape[-1]).to(logits.dtype)
+    gradient = z.softmax(-1) - (one_hot + eps * q)
+    return gradient.where(counts[..., None], 0.0) / counts.sum().clamp(min=1)

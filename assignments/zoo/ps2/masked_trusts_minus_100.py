@@ -1,0 +1,9 @@
+# replaces: masked_solution; loses: masked_padding_test
+# trusts that padded targets are -100
+def masked_means(logits, targets, lengths):
+    real = torch.arange(targets.shape[1]) < lengths[:, None]
+    z = logits.where(real[..., None], 0.0)  # before the softmax: a nan must not even be looked at
+    losses = F.cross_entropy(z.mT, targets, reduction="none")
+    sums = losses.sum(1)
+    per_sentence = (sums / lengths.clamp(min=1)).sum() / (lengths > 0).sum().clamp(min=1)
+    return sums.sum() / lengths.sum().clamp(min=1), per_sentence

@@ -1,0 +1,9 @@
+# replaces: restarts_solution; loses: restarts_first_test
+# the first step does nothing
+def lr_with_restarts(step, peak, floor, warmup, first, growth, shrink):
+    if step < warmup:
+        return peak * step / warmup
+    place, length, top = step - warmup, first, peak
+    while place >= length:
+        place, length, top = place - length, length * growth, top * shrink
+    return floor + (top - floor) * 0.5 * (1 + math.cos(math.pi * place / length))

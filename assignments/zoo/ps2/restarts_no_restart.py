@@ -1,0 +1,7 @@
+# replaces: restarts_solution; loses: restarts_cycle_test, restarts_floor_test
+# the cosine simply goes on and climbs again by itself
+def lr_with_restarts(step, peak, floor, warmup, first, growth, shrink):
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    place, length, top = step - warmup, first, peak
+    return floor + (top - floor) * 0.5 * (1 + math.cos(math.pi * place / length))

@@ -1,0 +1,12 @@
+# replaces: counting_solution; loses: count_cache
+# 26 blocks with every 6th seeing everything are 4 such blocks, not 5
+def count_weights(vocab, d_model, layers, heads, kv_heads, d_head, d_hidden, tied):
+    attention_ = 2 * d_model * heads * d_head + heads * d_head + 2 * kv_heads * d_head * (d_model + 1)
+    block = attention_ + 3 * d_model * d_hidden + 2 * d_model
+    return vocab * d_model * (1 if tied else 2) + layers * block + d_model
+
+
+def cache_bytes(tokens, layers, kv_heads, d_head, window, every, bytes_per_number=2):
+    whole = -(-layers // every)
+    slots = whole * tokens + (layers - whole) * min(tokens, window)
+    return 2 * slots * kv_heads * d_head * bytes_per_number

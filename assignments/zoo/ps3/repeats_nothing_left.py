@@ -1,0 +1,11 @@
+# replaces: block_repeats_solution; loses: repeats_edges
+# may forbid everything
+def block_repeats(logits, tokens, n):
+    result = logits.clone()
+    for row, text in enumerate(tokens.tolist()):
+        if len(text) < n:
+            continue
+        last = text[len(text) - n + 1 :]
+        forbidden = [text[k + n - 1] for k in range(len(text) - n + 1) if text[k : k + n - 1] == last]
+        result[row, forbidden] = -torch.inf
+    return result
