@@ -5,11 +5,13 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +21,12 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from docutils import nodes
+from sphinx.errors import ExtensionError
 
 from tools import book_extension
+from tools.classroom.sandbox import Limits
+from tools.classroom.sets import read_set
+from tools.classroom.submissions import MAX_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -291,6 +297,178 @@ def urls_of_the_page(soup: BeautifulSoup) -> set[str]:
     hosts = {urlsplit(tag[key]).netloc for key in ("href", "src") for tag in soup.find_all(attrs={key: True})}
     scripts = " ".join(tag.text for tag in soup.find_all("script"))
     return (hosts | {urlsplit(url).netloc for url in re.findall(r"https?://[^\s\"'`\\]+", scripts)}) - {""}
+
+
+# ------------------------------------------------------------------------------------------------- pages for a course
+
+FOR_A_COURSE = ("book/teaching", "book/students")
+
+
+def syllabus(number: int) -> list[dict[str, str]]:
+    """The entries of a plan on the teachers' page, as the page has them."""
+    plans = re.findall(r"```\{syllabus\}\n(.*?)```", WRITTEN["book/teaching"], flags=re.DOTALL)
+    return yaml.safe_load(plans[number])
+
+
+def test_the_ten_weeks_hold_every_chapter_once_and_in_an_order_that_can_be_read():
+    weeks = syllabus(0)
+    assert [week["when"] for week in weeks] == list(range(1, 11))
+    planned = [number for week in weeks for number in week["chapters"].split()]
+    assert len(set(planned)) == len(planned), "a chapter stands in two weeks"
+    assert {name[:2] for name in NOTEBOOKS} <= set(planned), "a chapter is in no week"
+    for week in weeks:
+        hours = [reading_time(name) for name in NOTEBOOKS if name[:2] in week["chapters"].split()]
+        assert sum(hours) <= 4, f"week {week['when']} has {sum(hours)} hours of reading"
+    for earlier, later in itertools.pairwise(["01", "02", "03", "04", "05", "06", "07", "08", "09", "11", "12"]):
+        assert planned.index(earlier) < planned.index(later)
+
+
+def test_a_day_of_the_workshop_can_be_read_in_a_day():
+    days = syllabus(1)
+    assert [day["when"] for day in days] == [1, 2, 3]
+    for day in days:
+        numbers = day["chapters"].split()
+        names = [name for name in NOTEBOOKS if name[:2] in numbers]
+        assert len(names) == len(numbers)
+        assert sum(map(reading_time, names)) <= 4
+
+
+def reading_time(name: str) -> float:
+    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    return book_extension.reading_hours(book_extension.opening(notebook)["time"])
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_chapter_says_how_long_it_takes_to_read(name):
+    assert reading_time(name) in book_extension.HOURS.values()
+
+
+def test_a_time_line_that_says_nothing_is_refused_and_half_hours_are_shown():
+    with pytest.raises(ExtensionError, match="some time or other"):
+        book_extension.reading_hours("some time or other")
+    told = {"half an hour": 0.5, "an hour": 1, "about an hour and a half": 1.5, "about two hours": 2, "three hours": 3}
+    assert {time: book_extension.reading_hours(f"{time} to read; a minute to run") for time in told} == told
+    assert book_extension.reading_hours("about two and a half hours to read with a pencil; a minute to run") == 2.5
+    assert [book_extension.in_hours(hours) for hours in (0.5, 1.0, 2.5)] == ["½ h", "1 h", "2½ h"]
+
+
+@built
+def test_the_plans_show_the_times_that_the_chapters_give():
+    plans = page("book/teaching").select("table.generated-table")[:2]
+    for table, entries in zip(plans, (syllabus(0), syllabus(1)), strict=True):
+        rows = {row.find("td").get_text(strip=True): row for row in table.select("tbody tr")}
+        for entry in entries:
+            names = [name for name in NOTEBOOKS if name[:2] in entry["chapters"].split()]
+            if not names:
+                assert str(entry["when"]) not in rows, "an entry without a chapter is left out"
+                continue
+            cell = rows[str(entry["when"])].find_all("td")[1]
+            assert [link["href"] for link in cell.find_all("a")] == [f"../notebooks/{name}.html" for name in names]
+            shown = re.findall(r"[\d½]+ h", cell.get_text(" "))
+            hours = [reading_time(name) for name in names]
+            hours += [sum(hours)] if len(hours) > 1 else []
+            assert shown == [book_extension.in_hours(time) for time in hours]
+
+
+@built
+def test_the_table_of_problem_sets_adds_up_the_points_of_the_sources():
+    table = page("book/teaching").select("table.generated-table")[2:]
+    sources = sorted((ROOT / "assignments" / "source").glob("*/*.ipynb"))
+    rows = table[0].select("tbody tr") if table else []
+    assert len(rows) == len(sources)
+    for row, source in zip(rows, sources, strict=True):
+        problems = read_set(source)
+        cells = [cell.get_text(" ", strip=True) for cell in row.find_all("td")]
+        assert cells[2] == str(len(problems.of("test")))
+        assert float(cells[3]) == sum(cell.points for cell in problems.of("test"))
+        assert float(cells[4]) == sum(cell.points for cell in problems.of("written"))
+        assert source.stem in cells[5]
+
+
+def test_the_time_of_grading_is_the_measured_one():
+    record = {"submissions": 30, "set": "ps1", "seconds": 123.4, "jobs": 2, "date": "2026-01-02", "command": "python x"}
+    sentence = book_extension.grading_time(record | {"hardware": "a processor, 2 threads"})
+    assert sentence.startswith(
+        "30 submissions of ps1 took 123 seconds, 2 at a time: measured on 2026-01-02 by `python x`"
+    )
+    assert "a processor, 2 threads" in sentence
+    assert "```{grading-time}" in WRITTEN["book/teaching"]
+
+
+@built
+def test_the_teachers_page_shows_the_time_of_grading():
+    path = ROOT / "benchmarks" / "results" / "grading.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    text = " ".join(page("book/teaching").find("article").get_text().split())
+    assert book_extension.grading_time(record).replace("`", "") in text
+
+
+@pytest.mark.parametrize("name", FOR_A_COURSE)
+def test_the_commands_on_the_pages_for_a_course_exist(name):
+    text = WRITTEN[name]
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    commands = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()] + spans
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [command.split()[1] for command in commands if command.startswith("make ")]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"the Makefile has no target {target}"
+    for command in commands:
+        if match := re.match(r"python -m (lmtl_course|tools\.classroom) (.+)", command):
+            words = match[2].split()
+            verbs = tuple(itertools.takewhile(re.compile(r"[a-z]+").fullmatch, words))
+            help_text = asked_for_help(match[1], *verbs)
+            for option in (word for word in words if word.startswith("--")):
+                assert option in help_text, f"{match[1]} {' '.join(verbs)} has no {option}"
+    if name == "book/teaching":
+        assert {"assignments", "grade"} <= set(targets)
+        for option in re.findall(r"--unsafe|--with|--source", text):
+            assert option in asked_for_help("tools.classroom", "grade") + asked_for_help("tools.classroom", "try")
+    for path in re.findall(r"assignments/[\w/.]+", text):
+        assert (ROOT / path.rstrip(".")).exists() or "NAME" in path, f"{path} is not there"
+
+
+@cache
+def asked_for_help(module: str, *verbs: str) -> str:
+    """What a command of ours says about itself."""
+    command = [sys.executable, "-m", module, *verbs, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, f"{module} has no {' '.join(verbs)}: {done.stderr[-200:]}"
+    return done.stdout
+
+
+def test_the_pages_for_a_course_give_the_limits_of_the_sandbox():
+    limits = Limits()
+    told = {
+        f"{limits.memory >> 30} GB of memory",
+        f"{limits.disk >> 20} MB of files",
+        f"{limits.output >> 20} MB of printed text",
+        f"{limits.processes} processes",
+        f"{limits.call:g} seconds for one call of a function",
+        f"{limits.cell:g} for a cell",
+        f"{limits.total / 60:g} minutes for a submission",
+        f"notebooks over {MAX_BYTES // 10**6} MB",
+    }
+    assert {part for part in told if part not in WRITTEN["book/teaching"]} == set()
+    for_students = WRITTEN["book/students"]
+    assert f"{limits.call:g} seconds for one call of a function and {limits.cell:g} for a cell" in for_students
+    assert f"It may have {MAX_BYTES // 10**6} MB" in for_students
+
+
+def test_the_reports_that_the_teachers_page_names_are_those_that_grading_writes():
+    named = set(re.findall(r"`ps1/(\w+\.\w+)`", WRITTEN["book/teaching"]))
+    source = (ROOT / "tools" / "classroom" / "reports.py").read_text(encoding="utf-8")
+    assert named == set(re.findall(r'out / "(\w+\.\w+)"', source))
+
+
+def test_every_reason_that_the_students_page_explains_is_one_that_grading_gives():
+    explained = re.findall(r"^\| \*([^*]+)\*", WRITTEN["book/students"], flags=re.MULTILINE)
+    parts = ("grading", "submissions")
+    code = "".join((ROOT / "tools" / "classroom" / f"{part}.py").read_text(encoding="utf-8") for part in parts)
+    for reason in explained:
+        for part in (part.strip() for part in reason.split("…")):
+            assert part in code, f"grading never says {part!r}"
+    assert len(explained) >= 6
 
 
 # --------------------------------------------------------------------------------------------------- the extension

@@ -2,8 +2,9 @@ r"""What the book needs of Sphinx and no installed extension does; registered un
 
 Maths: MathJax and its fonts are copied out of an installed package into the built book, so that formulas need no
 network. Equations: `$$ … \tag{5.1}` reaches the page as the notebook has it. Figures: the alt text that a notebook
-stores with an image reaches the page. Buttons: Kaggle stands beside Binder and Colab. Tables: `chapter-table` and
-`chapter-status` are made from the notebooks and `data-table` from the table of data sets: none can go out of date.
+stores with an image reaches the page. Buttons: Kaggle stands beside Binder and Colab. Tables: `chapter-table`,
+`chapter-status` and the times of a `syllabus` are made from the notebooks, `problem-sets` from the teacher's notebooks
+and `data-table` from the table of data sets; `grading-time` is a sentence from a results file. None can go out of date.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -140,6 +142,38 @@ def opening(notebook: dict[str, Any]) -> dict[str, str]:
     return {name: match.group(1).strip() if match else "" for name, match in found.items()}
 
 
+HOURS = {
+    "half an hour": 0.5,
+    "an hour": 1.0,
+    "an hour and a half": 1.5,
+    "two hours": 2.0,
+    "two and a half hours": 2.5,
+    "three hours": 3.0,
+}
+
+
+def reading_hours(time: str) -> float:
+    """How long a chapter takes to read, from the time line of its opening.
+
+    >>> reading_hours("about an hour and a half to read; under a minute to run, on any machine.")
+    1.5
+    """
+    match = re.match(r"(?:about )?(.+?) to read\b", time)
+    if not match or match[1] not in HOURS:
+        raise ExtensionError(f"a time line says how long a chapter takes to read, {', '.join(HOURS)}; found {time!r}")
+    return HOURS[match[1]]
+
+
+def in_hours(hours: float) -> str:
+    """Hours as a page shows them.
+
+    >>> in_hours(0.5), in_hours(2.0), in_hours(3.5)
+    ('½ h', '2 h', '3½ h')
+    """
+    whole, half = divmod(int(2 * hours), 2)
+    return f"{whole or ''}{'½' if half else ''} h"
+
+
 class GeneratedTable(SphinxDirective):
     """A table made while the book is built; a subclass says what stands in it."""
 
@@ -225,6 +259,86 @@ class ChapterStatus(GeneratedTable):
         return result
 
 
+class Syllabus(GeneratedTable):
+    """Weeks or days of a course. The page says what happens in each; chapters' names and times are the notebooks'.
+
+    The content is a YAML list of entries with `when`, `chapters` (their numbers), `goals`, `together` and `home`. A
+    chapter that is not written yet is left out, and so is an entry that has none.
+    """
+
+    has_content = True
+    headings = ("", "Chapters, hours to read", "Learning goals", "Together", "At home")
+
+    def rows(self) -> list[Row]:
+        """One row for each entry."""
+        there = {name[:2]: (name, opening(notebook)) for name, notebook in chapters(self.root()).items()}
+        result: list[Row] = []
+        for entry in yaml.safe_load("\n".join(self.content)):
+            named = [there[number] for number in entry["chapters"].split() if number in there]
+            if not named:
+                continue
+            hours = [reading_hours(head["time"]) for _, head in named]
+            cell = nodes.inline()
+            for (name, head), time in zip(named, hours, strict=True):
+                before = nodes.Text("; " if cell.children else "")
+                cell += [before, self.link(name, f"{name[:2]} {head['title']}"), nodes.Text(f", {in_hours(time)}")]
+            if len(named) > 1:
+                cell += nodes.Text(f"; in all {in_hours(sum(hours))}")
+            result.append((str(entry["when"]), cell, entry["goals"], entry["together"], entry["home"]))
+        return result
+
+
+class ProblemSets(GeneratedTable):
+    """The problem sets, from the teacher's notebooks: points, and who gives them."""
+
+    empty = "There is no problem set yet."
+    headings = ("Set", "Time", "Test cells", "Points by tests", "Points by hand", "Student version")
+
+    def rows(self) -> list[Row]:
+        """One row for each set."""
+        result: list[Row] = []
+        for path in sorted((self.root() / "assignments" / "source").glob("*/*.ipynb")):
+            self.env.note_dependency(str(path))
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+            graded = [(cell["cell_type"], cell["metadata"].get("nbgrader", {})) for cell in notebook["cells"]]
+            tests, answers = (
+                [meta["points"] for cell_type, meta in graded if cell_type == kind and meta.get("grade")]
+                for kind in ("code", "markdown")
+            )
+            head, page = opening(notebook), f"assignments/release/{path.stem}/{path.stem}"
+            where: nodes.Node = nodes.literal(text=f"{page}.ipynb")
+            if page in self.env.found_docs:
+                uri = self.env.app.builder.get_relative_uri(self.env.docname, page)
+                where = nodes.reference("", path.stem, refuri=uri, internal=True)
+            time = head["time"].partition(";")[0].rstrip(".")
+            result.append((head["title"], time, str(len(tests)), f"{sum(tests):g}", f"{sum(answers):g}", where))
+        return result
+
+
+def grading_time(record: dict[str, Any] | None) -> str:
+    """How long a class waits for its grades, from what `benchmarks/grading.py` wrote down, as a sentence in Markdown.
+
+    >>> grading_time(None)
+    'How long grading takes has not been written down yet; `python benchmarks/grading.py` measures it.'
+    """
+    if record is None:
+        return "How long grading takes has not been written down yet; `python benchmarks/grading.py` measures it."
+    how_many = f"{record['submissions']} submissions of {record['set']} took {record['seconds']:.0f} seconds"
+    where = f"measured on {record['date']} by `{record['command']}` on {record['hardware']}"
+    return f"{how_many}, {record['jobs']} at a time: {where}, and kept in `benchmarks/results/grading.json`."
+
+
+class GradingTime(SphinxDirective):
+    """The sentence of `grading_time`."""
+
+    def run(self) -> list[nodes.Node]:
+        """One paragraph."""
+        path = Path(self.env.srcdir) / "benchmarks" / "results" / "grading.json"
+        self.env.note_dependency(str(path))
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return [nodes.paragraph("", "", *self.parse_inline(grading_time(record))[0])]
+
+
 class DataTable(GeneratedTable):
     """Every downloaded data set: its task, size, terms and whom to cite."""
 
@@ -250,6 +364,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("chapter-table", ChapterTable)
     app.add_directive("chapter-status", ChapterStatus)
     app.add_directive("data-table", DataTable)
+    app.add_directive("syllabus", Syllabus)
+    app.add_directive("problem-sets", ProblemSets)
+    app.add_directive("grading-time", GradingTime)
     app.connect("doctree-read", keep_equations_as_written)
     app.connect("doctree-read", give_figures_their_alt_text)
     app.connect("html-page-context", add_kaggle_button, priority=900)  # after the theme has made its groups
