@@ -132,7 +132,7 @@ def test_entities_and_tags_undo_each_other_and_the_schemes_convert(scheme):
         assert entities(tags) == entities(tags, strict=scheme) == found
         for other in ("bio", "bioes"):
             assert entity_tags(length, entities(tags), other) == entity_tags(length, found, other)
-        assert set(tags) <= set(tag_names("XY", scheme))
+        assert set(tags) <= set(tag_names(["X", "Y"], scheme))
 
 
 def test_tags_by_hand():
@@ -406,7 +406,7 @@ def test_large_scores_do_not_overflow():
 
 @pytest.mark.parametrize("scheme", ["bio", "bioes"])
 def test_the_rules_allow_exactly_the_rows_that_spell_entities(scheme):
-    tags = tag_names("XY", scheme)
+    tags = tag_names(["X", "Y"], scheme)
     start, step, end = rules(tags)
     for n in (1, 2, 3):
         for row in all_rows(n, len(tags)):
@@ -417,7 +417,7 @@ def test_the_rules_allow_exactly_the_rows_that_spell_entities(scheme):
 
 @pytest.mark.parametrize("scheme", ["bio", "bioes"])
 def test_decoding_obeys_and_is_the_best_that_obeys(scheme):
-    tags = tag_names("X", scheme)
+    tags = tag_names(["X"], scheme)
     crf = CRF(tags).double()
     torch.manual_seed(1)
     for p in crf.parameters():
