@@ -14,15 +14,13 @@ bert-mini    bert-mini as it is, and taught with the best of these, three seeds
 """
 
 import argparse
-import json
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from record import RESULTS, stamp, write
+from record import Runs
 
 from lmtl_course import data
 from lmtl_course.answering import (
@@ -124,34 +122,13 @@ def docstrings(quick: bool = False) -> Task:
     return Task("docstrings", [*valid, *test], [True] * len(valid) + [False] * len(test))
 
 
-class Results:
-    """Runs by name, written as they come."""
-
-    def __init__(self, quick: bool):
-        self.quick = quick
-        self.runs = {} if quick else self.written()
-
-    @staticmethod
-    def written() -> dict[str, Any]:
-        """What stands in the file by now; another process may have added to it."""
-        path = RESULTS / "answering.json"
-        return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
-
-    def add(self, name: str, make: Callable[[], dict[str, Any]]) -> None:
-        """Run and write, unless it is there already."""
-        if name in (self.runs if self.quick else self.written()):
-            return
-        start = time.perf_counter()
-        found = make()
-        self.runs[name] = found | {"seconds": round(time.perf_counter() - start, 1)}
-        shown = {k: v["recall@5"] for k, v in ({"": found} | found).items() if isinstance(v, dict) and "recall@5" in v}
-        print(f"{name:44s} recall@5 {shown}  {self.runs[name]['seconds']:6.1f} s", flush=True)
-        if not self.quick:
-            self.runs = self.written() | {name: self.runs[name]}
-            write("answering", {**stamp("python benchmarks/answering.py"), "runs": self.runs})
+def recalls(found: dict[str, Any]) -> str:
+    """Every recall@5 of a run, by the way of finding."""
+    parts = {"": found} | found
+    return f"recall@5 { ({k: v['recall@5'] for k, v in parts.items() if isinstance(v, dict) and 'recall@5' in v}) }"
 
 
-def counting(results: Results, seeds: int) -> None:
+def counting(results: Runs, seeds: int) -> None:
     ways: dict[str, Callable[[str], list[str]]] = {
         "spaces": str.split,
         "characters": tokenize,
@@ -173,7 +150,7 @@ def counting(results: Results, seeds: int) -> None:
         results.add(f"counting {task.name}", lambda task=task: task.summary(task.counted))  # type: ignore[misc]
 
 
-def minilm(results: Results, seeds: int) -> None:
+def minilm(results: Runs, seeds: int) -> None:
     base = load_base("minilm")
     for make in (docstrings, lambda quick: xquad("en", quick)):
         task = make(results.quick)
@@ -201,7 +178,7 @@ def taught(
     return finetune("bert-mini", pairs[: 128 if quick else None], ContrastiveHead(temperature, apart), config)
 
 
-def settings(results: Results, seeds: int) -> None:
+def settings(results: Runs, seeds: int) -> None:
     task = docstrings(results.quick)
     for lr, temperature in TRIED:
 
@@ -212,7 +189,7 @@ def settings(results: Results, seeds: int) -> None:
         results.add(f"settings lr={lr} temperature={temperature}", one)
 
 
-def bert_mini(results: Results, seeds: int) -> None:
+def bert_mini(results: Runs, seeds: int) -> None:
     task = docstrings(results.quick)
     results.add("bert-mini untaught", lambda: task.judged(load_base("bert-mini")))
     for seed in range(seeds):
@@ -222,7 +199,7 @@ def bert_mini(results: Results, seeds: int) -> None:
         )
 
 
-PARTS: dict[str, Callable[[Results, int], None]] = {
+PARTS: dict[str, Callable[[Runs, int], None]] = {
     "counting": counting,
     "minilm": minilm,
     "settings": settings,
@@ -236,7 +213,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rows and one seed, nothing written")
     arguments = parser.parse_args()
     for part in arguments.parts or PARTS:
-        PARTS[part](Results(arguments.quick), 1 if arguments.quick else 3)
+        PARTS[part](Runs("answering", recalls, arguments.quick), 1 if arguments.quick else 3)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 `python benchmarks/reading.py [PART …] [--quick]` prints a line per run and adds it to benchmarks/results/reading.json
 at once; a run that is there already is not repeated. `--quick` takes few rows and one seed and writes nothing. The
 48 articles of xquad are dealt into 28, 8 and 12, so that no article, and no paragraph, stands in two parts; both
-languages are dealt alike, paragraph by paragraph. Settings were chosen on the validation part (`settings`). Parts:
+languages are dealt alike, paragraph by paragraph. The settings come from a few runs judged on the
+validation part; `settings` makes such runs anew. Parts:
 
 settings    a few rates and numbers of passes, one seed each, judged on the validation questions
 plain       the sentence most like the question; the words in it that `overlap_span` picks
@@ -21,7 +22,6 @@ squad       the longer run, only where it is named: minilm on the 87,599 questio
 import argparse
 import copy
 import hashlib
-import json
 import math
 import os
 import random
@@ -31,7 +31,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, stamp, write
+from record import Runs
 
 from lmtl_course import data
 from lmtl_course.answering import (
@@ -125,34 +125,10 @@ def sentence_like(question: str, passage: str) -> tuple[int, int] | None:
     return span and next(where for where in sentence_spans(passage) if where[0] <= span[0] < where[1])
 
 
-class Results:
-    """Runs by name, written as they come."""
-
-    def __init__(self, quick: bool, most: int):
-        self.quick, self.left = quick, most
-        self.runs: dict[str, Any] = {} if quick else self.read()
-
-    def read(self) -> dict[str, Any]:
-        """What is written, by this process or another."""
-        path = RESULTS / "reading.json"
-        return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
-
-    def add(self, name: str, make: Callable[[], dict[str, Any]]) -> None:
-        """Run and write, unless it is there already."""
-        if name in self.runs or not self.left:
-            return
-        self.left -= 1
-        start = time.perf_counter()
-        found = make()
-        self.runs[name] = {k: v for k, v in found.items() if k != "seconds"} | {
-            "seconds": round(time.perf_counter() - start, 1)
-        }
-        shown = " ".join(f"{k} {v['f1']:.4f}/{v['exact']:.4f}" for k, v in found.items() if isinstance(v, dict))
-        shown = shown or f"{found.get('f1')}/{found.get('exact')}"
-        print(f"{name:32s} {shown}  {self.runs[name]['seconds']:6.1f} s", flush=True)
-        if not self.quick:
-            self.runs = self.read() | self.runs
-            write("reading", {**stamp("python benchmarks/reading.py"), "runs": self.runs})
+def shown(found: dict[str, Any]) -> str:
+    """F1 and exact match of a run, or of each of its parts."""
+    parts = [f"{k} {v['f1']:.4f}/{v['exact']:.4f}" for k, v in found.items() if isinstance(v, dict)]
+    return " ".join(parts) or f"{found.get('f1')}/{found.get('exact')}"
 
 
 def fitted(name: str, rows: Rows, seed: int, characters: int = CHARACTERS, **changes: Any) -> Reader:
@@ -200,7 +176,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rows and one seed, nothing written")
     parser.add_argument("--most", type=int, default=1000, help="stop after so many new runs; call again to go on")
     arguments = parser.parse_args()
-    results = Results(arguments.quick, arguments.most)
+    results = Runs("reading", shown, arguments.quick, arguments.most)
     rows = {language: dealt(language) for language in ("en", "zh")}
     if arguments.quick:
         rows = {language: (a[:32], b[:16], c[:16]) for language, (a, b, c) in rows.items()}
@@ -208,7 +184,7 @@ def main() -> None:
         PARTS[part](results, rows, 1 if arguments.quick else 3)
 
 
-def settings(results: Results, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
+def settings(results: Runs, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
     train, valid, _ = rows["en"]
     for name, changes in TRIED:
         key = f"settings {name} " + " ".join(f"{k}={v}" for k, v in changes.items())
@@ -217,14 +193,14 @@ def settings(results: Results, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: 
         )  # type: ignore[misc]
 
 
-def without_model(results: Results, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
+def without_model(results: Runs, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
     test = rows["en"][2]
     results.add("plain sentence", lambda: plain(test, sentence_like))
     results.add("plain overlap_span", lambda: plain(test, overlap_span))
 
 
-def tuned(name: str) -> Callable[[Results, dict[str, tuple[Rows, Rows, Rows]], int], None]:
-    def part(results: Results, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
+def tuned(name: str) -> Callable[[Runs, dict[str, tuple[Rows, Rows, Rows]], int], None]:
+    def part(results: Runs, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
         for seed in range(1 if name == "scratch" else seeds):
             results.add(f"{name} seed {seed}", lambda seed=seed: one(name, rows, seed))  # type: ignore[misc]
 
@@ -241,7 +217,7 @@ def one(name: str, rows: dict[str, tuple[Rows, Rows, Rows]], seed: int) -> dict[
     return found
 
 
-def null(results: Results, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
+def null(results: Runs, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
     for seed in range(seeds):
         results.add(f"null seed {seed}", lambda seed=seed: with_silence(rows["en"], seed))  # type: ignore[misc]
     results.add("article", lambda: whole_articles(rows["en"]))
@@ -283,7 +259,7 @@ def whole_articles(parts: tuple[Rows, Rows, Rows]) -> dict[str, Any]:
     return found
 
 
-def chinese(results: Results, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
+def chinese(results: Runs, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
     train, _, test = rows["zh"]
     english: list[Reader] = []
 
@@ -312,13 +288,13 @@ def chinese(results: Results, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: i
         results.add(f"chinese {len(some)} alone", anew)
 
 
-def squad(results: Results, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
+def squad(results: Runs, rows: dict[str, tuple[Rows, Rows, Rows]], seeds: int) -> None:
     train, valid = (data.load("squad", split) for split in ("train", "valid"))
     config = FineTuneConfig(epochs=2, batch=32, lr=1e-4, head_lr=1e-3, length=384)
     results.add("squad", lambda: summary(reader_scores(train_reader(train, "minilm", config), valid)))
 
 
-PARTS: dict[str, Callable[[Results, dict[str, tuple[Rows, Rows, Rows]], int], None]] = {
+PARTS: dict[str, Callable[[Runs, dict[str, tuple[Rows, Rows, Rows]], int], None]] = {
     "plain": without_model,
     "settings": settings,
     "bert-mini": tuned("bert-mini"),

@@ -3,6 +3,8 @@
 import json
 import platform
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,3 +51,34 @@ def write(name: str, record: dict[str, Any]) -> None:
     """Write benchmarks/results/<name>.json."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+class Runs:
+    """Runs by name, each written as soon as it is done: a benchmark can be cut short and gone on with.
+
+    What the file holds is not measured again, and another process may add to it meanwhile. A quick look keeps its runs
+    to itself. `most` ends after so many new ones; `shown` says of a run what is printed.
+    """
+
+    def __init__(self, name: str, shown: Callable[[dict[str, Any]], str], quick: bool = False, most: int = 1000):
+        self.name, self.shown, self.quick, self.left = name, shown, quick, most
+        self.runs: dict[str, Any] = {} if quick else self.written()
+
+    def written(self) -> dict[str, Any]:
+        """What stands in the file by now."""
+        path = RESULTS / f"{self.name}.json"
+        return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
+
+    def add(self, run: str, make: Callable[[], dict[str, Any]]) -> None:
+        """Make a run, print and write it; nothing, if it is there already."""
+        if run in (self.runs if self.quick else self.written()) or not self.left:
+            return
+        self.left -= 1
+        start = time.perf_counter()
+        found = make()
+        seconds = round(time.perf_counter() - start, 1)
+        self.runs[run] = found | {"seconds": seconds}
+        print(f"{run:44s} {self.shown(found)}  {seconds:6.1f} s", flush=True)
+        if not self.quick:
+            self.runs = self.written() | {run: self.runs[run]}
+            write(self.name, {**stamp(f"python benchmarks/{self.name}.py"), "runs": self.runs})
