@@ -227,12 +227,17 @@ def from_markdown(source: Path) -> Path:
     return target
 
 
+def repository() -> tuple[str, str]:
+    """The repository's owner/name and branch, from _config.yml."""
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    return "/".join(settings["url"].rstrip("/").split("/")[-2:]), settings["branch"]
+
+
 def set_repository(new: str) -> int:
     """Replace the repository's address (owner/name) in every tracked text file; returns how many files changed."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
         raise SystemExit(f"{new!r} is not of the form owner/name")
-    url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
-    old = "/".join(url.rstrip("/").split("/")[-2:])
+    old, _ = repository()
     (old_owner, old_name), (owner, name) = old.split("/"), new.split("/")
     current = [path for path in selected([]) if not is_stale(path)]
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout

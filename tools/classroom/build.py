@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 from nbformat import NotebookNode
 
 from lmtl_course.checkpoint import write_whole
 from tools.classroom.sets import HIDDEN, SOLUTION, TEXT_STUB, SetError, kind_of, read_set
-from tools.notebooks import ROOT, tidy
+from tools.notebooks import ROOT, repository, tidy
 
 ASSIGNMENTS = ROOT / "assignments"
 CODE_STUB = (
@@ -30,12 +29,6 @@ def sources() -> list[Path]:
 def release_path(source: Path) -> Path:
     """Where the student version of a teacher's notebook stands."""
     return ASSIGNMENTS / "release" / source.stem / source.name
-
-
-def repository() -> tuple[str, str]:
-    """The repository's owner/name and branch, from _config.yml."""
-    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
-    return "/".join(settings["url"].rstrip("/").split("/")[-2:]), settings["branch"]
 
 
 def student_version(source: Path) -> NotebookNode:
