@@ -1031,6 +1031,7 @@ def test_the_default_reader_is_trained_once_and_kept(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(answering, "_train_default", lambda: made.append(1) or random_reader(load_base("bert-mini")))
     monkeypatch.setenv("LMTL_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "own")  # not the reader of whoever runs this
     for _ in range(2):
         assert default_reader().limit == 30
     assert made == [1]
