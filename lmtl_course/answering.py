@@ -11,7 +11,6 @@ pair of places; a `Reader` puts this together and gives characters of the origin
 """
 
 import html
-import json
 import math
 import os
 import random
@@ -29,20 +28,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file, save
 from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmtl_course import data
-from lmtl_course.checkpoint import write_whole
 from lmtl_course.data import cache_dir, load
 from lmtl_course.embedded import QuestionAnswer
 from lmtl_course.losses import cross_entropy
-from lmtl_course.pretraining import Base, Encoded, json_bytes, load_base
+from lmtl_course.pretraining import Base, Encoded, load_base
 from lmtl_course.text import HAN, token_spans, tokenize
 from lmtl_course.training import IGNORED, History, _autocast
-from lmtl_course.transfer import Example, FineTuneConfig, FineTuned, Head, _mode, finetune, pool
+from lmtl_course.transfer import Example, FineTuneConfig, FineTuned, Head, _mode, finetune, opened, pool, save_parts
 
 Scores = Float[np.ndarray, "questions passages"]
 CELLS = 2**24
@@ -1262,24 +1259,19 @@ class Reader:
         """Write a folder that `load_reader` reads: safetensors and JSON, no pickle.
 
         Args:
-            folder: is made where missing; `reader.json` is written last, so that a folder with it is whole.
+            folder: is made where missing.
 
         Raises:
             OSError: the disk is full or may not be written to; no half-written file stays.
         """
         head: Any = self.model.head
-        (Path(folder) / "reader.json").unlink(missing_ok=True)  # of a reader that was there before
-        folder = self.model.base.save(folder)
         about = {
             "overlap": head.overlap,
             "length": self.model.length,
             "limit": self.limit,
             "threshold": self.threshold if math.isfinite(self.threshold) else None,
         }
-        state = {name: t.detach().cpu().contiguous() for name, t in head.state_dict().items()}
-        write_whole(folder / "reader.safetensors", save(state))
-        write_whole(folder / "reader.json", json_bytes(about))
-        return folder
+        return save_parts(self.model, folder, "reader", about)
 
 
 def _cut(passage: str, start: int, end: int, score: float) -> Answer:
@@ -1298,8 +1290,7 @@ def load_reader(folder: str | Path) -> Reader:
         folder: of the reader.
 
     Raises:
-        OSError: a file is missing.
-        ValueError: a file is damaged, or head and base do not belong together.
+        OSError, ValueError: see `opened` of chapter 11.
 
     >>> import tempfile
     >>> reader = Reader(FineTuned(load_base("bert-mini"), SpanHead(192)), limit=7)
@@ -1307,21 +1298,11 @@ def load_reader(folder: str | Path) -> Reader:
     ...     load_reader(reader.save(folder)).limit
     7
     """
-    folder = Path(folder)
-    if not folder.is_dir():  # `load_base` would look for a model of that name on the hub
-        raise OSError(f"there is no folder {folder}; give one that Reader.save wrote")
-    base = load_base(folder)
-    try:
-        about = json.loads((folder / "reader.json").read_text(encoding="utf-8"))
+    with opened(folder, "reader") as (base, about, state):
         head = SpanHead(base.config.d_model, about["overlap"])
-        head.load_state_dict(load_file(folder / "reader.safetensors"))
+        head.load_state_dict(state)
         threshold = -math.inf if about["threshold"] is None else float(about["threshold"])
         return Reader(FineTuned(base, head, about["length"]).eval(), about["limit"], threshold)
-    except FileNotFoundError as error:
-        lacking = next(name for name in ("reader.json", "reader.safetensors") if not (folder / name).is_file())
-        raise OSError(f"{folder.name} is a base without a reader: {lacking} is missing") from error
-    except Exception as error:
-        raise ValueError(f"the reader in {folder.name} is damaged or belongs to another base: {error}") from error
 
 
 READING = FineTuneConfig(epochs=3, batch=8, head_lr=3e-3, length=384)

@@ -7,7 +7,6 @@ exactly: the linear-chain CRF. `TaggingHead` puts it on a pretrained base, so th
 """
 
 import html
-import json
 import math
 import re
 from bisect import bisect_right
@@ -18,17 +17,15 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lmtl_course.checkpoint import write_whole
 from lmtl_course.losses import cross_entropy
-from lmtl_course.pretraining import Base, json_bytes, load_base
+from lmtl_course.pretraining import Base
 from lmtl_course.recurrent import LSTM
 from lmtl_course.text import Mark, Vocabulary, from_bio, token_spans
 from lmtl_course.training import IGNORED, Batch, History, State, TrainConfig, _autocast, train
-from lmtl_course.transfer import Buckets, Example, FineTuned, Head, _mode
+from lmtl_course.transfer import Buckets, Example, FineTuned, Head, _mode, opened, save_parts
 
 OUTSIDE = "O"
 """The tag of a word that belongs to no entity."""
@@ -624,6 +621,7 @@ def align(base: Base, sentences: _Rows, length: int | None = None, capitals: boo
         TypeError: a sentence is a string or holds something else than words.
         ValueError: the length leaves no room, or is more than the base can read.
 
+    >>> from lmtl_course.pretraining import load_base
     >>> (window,) = align(load_base("bert-mini"), [["Unbelievable", "day"]])[0]
     >>> len(window.ids) > 4, window.words, window.places[0]
     (True, [0, 1], 1)
@@ -751,6 +749,7 @@ class Tagger(_SentenceTagger):
     Args:
         model: from `finetune` with a `TaggingHead`; another head is a TypeError.
 
+    >>> from lmtl_course.pretraining import load_base
     >>> tagger = Tagger(FineTuned(load_base("bert-mini"), TaggingHead(192, tag_names(["PER"]))))
     >>> tagger.predict([["Ada", "😂", ""], []])  # untrained: nothing is an entity yet
     [['O', 'O', 'O'], []]
@@ -794,39 +793,28 @@ class Tagger(_SentenceTagger):
         """
         if type(self.head) is not TaggingHead:
             raise TypeError(f"a {type(self.head).__name__} is not kept by a folder, only a TaggingHead itself is")
-        folder, head = self.model.base.save(folder), self.head
-        about = {"tags": head.tags, "crf": head.learns_steps, "capitals": head.capitals, "length": self.model.length}
-        write_whole(folder / "tagger.json", json_bytes(about))
-        state = {name: t.detach().cpu().contiguous() for name, t in head.state_dict().items()}
-        write_whole(folder / "tagger.safetensors", save(state))
-        return folder
+        head, length = self.head, self.model.length
+        about = {"tags": head.tags, "crf": head.learns_steps, "capitals": head.capitals, "length": length}
+        return save_parts(self.model, folder, "tagger", about)
 
 
 def load_tagger(folder: str | Path) -> Tagger:
     """Open what `Tagger.save` wrote.
 
     Raises:
-        OSError: a file is missing.
-        ValueError: a file is damaged, or head and base do not belong together.
+        OSError, ValueError: see `opened` of chapter 11.
 
+    >>> from lmtl_course.pretraining import load_base
     >>> import tempfile
     >>> tagger = Tagger(FineTuned(load_base("bert-mini"), TaggingHead(192, tag_names(["PER"]))))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     load_tagger(tagger.save(folder)).tags
     ('O', 'B-PER', 'I-PER')
     """
-    folder = Path(folder)
-    base = load_base(folder)
-    try:
-        about = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
+    with opened(folder, "tagger") as (base, about, state):
         head = TaggingHead(base.config.d_model, about["tags"], about["crf"], about["capitals"])
-        head.load_state_dict(load_file(folder / "tagger.safetensors"))
-        length = about["length"]
-    except FileNotFoundError as error:
-        raise OSError(f"{folder.name} is a base without a tagger: {Path(error.filename).name} is missing") from error
-    except Exception as error:
-        raise ValueError(f"the tagger in {folder.name} is damaged or belongs to another base: {error}") from error
-    return Tagger(FineTuned(base, head, length).eval())
+        head.load_state_dict(state)
+        return Tagger(FineTuned(base, head, about["length"]).eval())
 
 
 # --------------------------------------------------------------------------------------------------------- from scratch

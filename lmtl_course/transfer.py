@@ -320,12 +320,70 @@ class FineTuned(nn.Module):
         """
         if not isinstance(self.head, ClassificationHead):
             raise TypeError(f"save writes a ClassificationHead, this model has a {type(self.head).__name__}")
-        folder = self.base.save(folder)
         about = {"labels": self.head.labels, "how": self.head.how, "weights": self.head.weights, "length": self.length}
-        state = {name: t.detach().cpu().contiguous() for name, t in self.head.state_dict().items()}
-        write_whole(folder / "head.json", json_bytes(about))
-        write_whole(folder / "head.safetensors", save(state))
-        return folder
+        return save_parts(self, folder, "head", about)
+
+
+def save_parts(model: FineTuned, folder: str | Path, name: str, about: dict[str, Any]) -> Path:
+    """Write a base and a head of any kind into a folder: what the `save` of each task's model calls.
+
+    Args:
+        model: whose base and weights to write.
+        folder: is made where missing.
+        name: of the head's two files.
+        about: what making such a head takes, and whatever else its task knows; goes into `name`.json, which is written
+            last, so that a folder with it is whole.
+
+    Raises:
+        OSError: the disk is full or may not be written to; no half-written file stays.
+
+    >>> import tempfile
+    >>> model = FineTuned(load_base("bert-mini"), ClassificationHead(192, ("bad", "good")))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with opened(save_parts(model, folder, "mine", {"labels": ["bad", "good"]}), "mine") as (base, about, state):
+    ...         about, list(state)
+    ({'labels': ['bad', 'good']}, ['head.bias', 'head.weight'])
+    """
+    (Path(folder) / f"{name}.json").unlink(missing_ok=True)  # of a model that was there before
+    folder = model.base.save(folder)
+    state = {key: t.detach().cpu().contiguous() for key, t in model.head.state_dict().items()}
+    write_whole(folder / f"{name}.safetensors", save(state))
+    write_whole(folder / f"{name}.json", json_bytes(about))
+    return folder
+
+
+@contextmanager
+def opened(folder: str | Path, name: str) -> Iterator[tuple[Base, dict[str, Any], dict[str, Tensor]]]:
+    """Read what `save_parts` wrote, and turn whatever goes wrong while a head is made of it into one sentence.
+
+    Args:
+        folder: of the model.
+        name: of the head's two files.
+
+    Yields:
+        The base, what is known about the head, and the head's weights.
+
+    Raises:
+        OSError: the folder or a file is missing.
+        ValueError: a file is damaged, or head and base do not belong together.
+
+    >>> with opened("nowhere", "head"):
+    ...     pass
+    Traceback (most recent call last):
+    OSError: there is no folder nowhere; give one that a model was saved in
+    """
+    folder = Path(folder)
+    if not folder.is_dir():  # `load_base` would look for a model of that name on the hub
+        raise OSError(f"there is no folder {folder}; give one that a model was saved in")
+    base = load_base(folder)
+    for file in (folder / f"{name}.json", folder / f"{name}.safetensors"):
+        if not file.is_file():
+            raise OSError(f"{folder.name} is a base without a {name}: {file.name} is missing; save the model again")
+    try:
+        about = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        yield base, about, load_file(folder / f"{name}.safetensors")
+    except Exception as error:
+        raise ValueError(f"the {name} in {folder.name} is damaged or belongs to another base: {error}") from error
 
 
 def load_finetuned(folder: str | Path) -> FineTuned:
@@ -335,8 +393,7 @@ def load_finetuned(folder: str | Path) -> FineTuned:
         folder: of the model.
 
     Raises:
-        OSError: a file is missing.
-        ValueError: a file is damaged, or head and base do not belong together.
+        OSError, ValueError: see `opened`.
 
     >>> import tempfile
     >>> model = FineTuned(load_base("bert-mini"), ClassificationHead(192, ("bad", "good")))
@@ -345,18 +402,10 @@ def load_finetuned(folder: str | Path) -> FineTuned:
     >>> torch.equal(again.logits(["fine"]), model.logits(["fine"]))
     True
     """
-    folder = Path(folder)
-    base = load_base(folder)
-    try:
-        about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
-        state = load_file(folder / "head.safetensors")
+    with opened(folder, "head") as (base, about, state):
         head = ClassificationHead(base.config.d_model, about["labels"], about["how"], about["weights"])
         head.load_state_dict(state)
-    except FileNotFoundError as error:
-        raise OSError(f"{folder.name} is a base without a head: {Path(error.filename).name} is missing") from error
-    except Exception as error:
-        raise ValueError(f"the head in {folder.name} is damaged or belongs to another base: {error}") from error
-    return FineTuned(base, head, about["length"]).eval()
+        return FineTuned(base, head, about["length"]).eval()
 
 
 @contextmanager

@@ -664,6 +664,10 @@ def test_damaged_and_missing_taggers_are_refused(tmp_path):
     (folder / "tagger.json").unlink()
     with pytest.raises(OSError, match=r"t is a base without a tagger: tagger\.json is missing"):
         load_tagger(folder)
+    (folder / "tagger.json").write_bytes(about)
+    (folder / "tagger.safetensors").unlink()
+    with pytest.raises(OSError, match=r"t is a base without a tagger: tagger\.safetensors is missing"):
+        load_tagger(folder)
     with pytest.raises(TypeError, match="this one has a ClassificationHead"):
         Tagger(FineTuned(make_base(), ClassificationHead(12, ("a", "b"))))
 

@@ -612,8 +612,29 @@ def test_damaged_and_missing_heads_are_refused(tmp_path):
     (folder / "head.json").unlink()
     with pytest.raises(OSError, match=r"m is a base without a head: head\.json is missing"):
         load_finetuned(folder)
+    (folder / "head.json").write_bytes(about)
+    (folder / "head.safetensors").unlink()
+    with pytest.raises(OSError, match=r"m is a base without a head: head\.safetensors is missing"):
+        load_finetuned(folder)
+    with pytest.raises(OSError, match=r"there is no folder .*nowhere; give one that a model was saved in"):
+        load_finetuned(tmp_path / "nowhere")
     with pytest.raises(TypeError, match="this model has a Head"):
         FineTuned(make_base(), Head()).save(tmp_path / "other")
+
+
+def test_a_model_is_whole_when_its_last_file_is_there(tmp_path, monkeypatch):
+    model = FineTuned(make_base(), ClassificationHead(12, ("bad", "good")))
+    model.save(tmp_path)
+
+    def full(path, body):
+        raise OSError(f"{path.name}: no space is left")
+
+    assert load_finetuned(tmp_path).labels == ("bad", "good")
+    monkeypatch.setattr(transfer, "write_whole", full)
+    with pytest.raises(OSError, match="no space is left"):
+        model.save(tmp_path)
+    with pytest.raises(OSError, match=r"head\.json is missing"):
+        load_finetuned(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------- what is carried over
