@@ -117,6 +117,23 @@ def test_development_pins_satisfy_the_lower_bounds(metadata):
         )
 
 
+@pytest.mark.parametrize("python", ["3.11.0", "3.12.0", "3.13.0"])
+def test_every_pin_can_be_installed_with_each_python_that_is_promised(metadata, python):
+    from packaging.specifiers import SpecifierSet
+
+    assert SpecifierSet(metadata["Requires-Python"]).contains(python)
+    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
+    needs = {}
+    for name in pins:
+        try:
+            needs[name] = importlib.metadata.metadata(name)["Requires-Python"] or ""
+        except importlib.metadata.PackageNotFoundError:  # pinned for another platform
+            continue
+    assert len(needs) > 100
+    refusing = {name: need for name, need in needs.items() if not SpecifierSet(need).contains(python)}
+    assert not refusing, f"pinned to releases that Python {python} may not have"
+
+
 def test_the_base_models_travel_in_the_wheel_and_stay_small(wheel):
     with zipfile.ZipFile(wheel) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
