@@ -214,7 +214,7 @@ def test_ask_ends_in_one_sentence_where_the_reader_cannot_read(library, capsys, 
 
     question = ["ask", "What do cows give?", library, "--find", "bm25", "--reader"]
     assert program.main([*question, str(tmp_path / "typo")]) == 1
-    assert "typo; give one that Reader.save wrote" in capsys.readouterr().err
+    assert "typo; give one that a model was saved in" in capsys.readouterr().err
     monkeypatch.setattr(answering, "load_reader", lambda folder: Refuses())
     assert program.main([*question, "kept"]) == 1
     assert capsys.readouterr().err == "the question has 999 tokens\n"
