@@ -1,7 +1,7 @@
 """Byte-pair encoding against `tokenizers`: learning the merges and encoding, ours and the peer in turns.
 
 `python benchmarks/bpe.py [--quick]` learns 4,096 merges from every book of `classics` and encodes ten of them, as whole
-books and as paragraphs (which the peer likes better: it keeps offsets and shares a batch among its cores), and does the
+books and as paragraphs (which the peer likes better: it shares a batch among its cores), and does the
 same with Chinese reviews, whose pieces are long. Merges and ids must be equal. It prints a table, writes
 benchmarks/results/bpe.json and ends with one line `ratio <case> <ours/peer>` per case, the peer once on all cores and
 once on one; below 1 means that ours is faster. `--quick` reads Python's documentation, and writes nothing.

@@ -44,7 +44,7 @@ SIDES: dict[str, Callable[[Any, Any, Any], None]] = {
 def inputs(tokens: int, vocab: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(SEED)
     hidden = torch.randn(tokens, D_MODEL, generator=generator, requires_grad=True)
-    weight = (torch.randn(vocab, D_MODEL, generator=generator) / D_MODEL**0.5).requires_grad_()
+    weight = torch.randn(vocab, D_MODEL, generator=generator).div_(D_MODEL**0.5).requires_grad_()  # no second copy
     return hidden, weight, torch.randint(vocab, (tokens,), generator=generator)
 
 
