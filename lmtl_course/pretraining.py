@@ -210,7 +210,7 @@ def count_vectors(
     r"""A vector for each token from counts alone: tokens that keep the same company get similar ones.
 
     Neighbours at distance k count $\text{reach} + 1 - k$. From the sums $n_{ab}$ comes the positive
-    pointwise mutual information $M_{ab} = \max(0, \log \frac{n_{ab} / n}{(n_a / n) \, q_b})$, where $q_b \propto
+    pointwise mutual information $X_{ab} = \max(0, \log \frac{n_{ab} / n}{(n_a / n) \, q_b})$, where $q_b \propto
     n_b^{3/4}$ keeps rare neighbours from weighing too much. It is factored into its first d singular vectors times the
     roots of the singular values; each row, less the mean row, then gets the length $\sqrt{d}$.
 
