@@ -49,6 +49,9 @@ def make_model(seed: int = 0, vocab: int = VOCAB, sharpness: float = 3.0, **chan
     model = GPT(TransformerConfig(vocab=vocab, **settings)).double()
     with torch.no_grad():
         model.head.weight.mul_(sharpness)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # at zero, as they start, nobody would miss a forgotten one
+                parameter.normal_(std=0.1)
     return model
 
 
@@ -187,6 +190,15 @@ def test_products_laid_out_for_few_rows_are_the_same_products(rows, kind, dtype)
         assert torch.equal(generate(model, idx, 60, temperature=0.0), greedy_without_cache(model, idx, 60))
     assert all("forward" not in layer.__dict__ for layer in model.modules()), "and nothing of it stays"
     assert not FewRows(model, rows, uses=5).fast
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("vocab", [8, 37])  # eight pieces, and a prime that no number of pieces divides
+def test_an_output_layer_of_any_size_is_the_same_in_pieces(vocab):
+    model, idx = make_model(vocab=vocab).eval(), torch.tensor([[3]])
+    wanted = model(idx)
+    with FewRows(model, rows=1, uses=1024):
+        torch.testing.assert_close(model(idx, model.new_cache()), wanted, rtol=0, atol=1e-11)
 
 
 @torch.no_grad()

@@ -623,16 +623,19 @@ def test_damaged_and_missing_heads_are_refused(tmp_path):
 
 
 def test_a_model_is_whole_when_its_last_file_is_there(tmp_path, monkeypatch):
-    model = FineTuned(make_base(), ClassificationHead(12, ("bad", "good")))
+    model, real, written = FineTuned(make_base(), ClassificationHead(12, ("bad", "good"))), transfer.write_whole, []
+    monkeypatch.setattr(transfer, "write_whole", lambda path, body: (written.append(path.name), real(path, body)))
     model.save(tmp_path)
+    assert written == ["head.safetensors", "head.json"]
+    assert load_finetuned(tmp_path).labels == ("bad", "good")
 
     def full(path, body):
         raise OSError(f"{path.name}: no space is left")
 
-    assert load_finetuned(tmp_path).labels == ("bad", "good")
     monkeypatch.setattr(transfer, "write_whole", full)
-    with pytest.raises(OSError, match="no space is left"):
+    with pytest.raises(OSError, match=r"head\.safetensors: no space is left"):
         model.save(tmp_path)
+    assert not (tmp_path / "head.json").exists()
     with pytest.raises(OSError, match=r"head\.json is missing"):
         load_finetuned(tmp_path)
 
