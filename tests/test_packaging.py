@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from email import message_from_string
 from pathlib import Path
@@ -15,6 +16,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CORE = {"torch", "numpy", "matplotlib", "safetensors", "tokenizers", "pooch", "tqdm", "jaxtyping", "ipython"}
 OTHERS = {"torch": "2.6.0", "numpy": "1.26.4"}  # what somebody else's machine might carry
+
+
+def installed():
+    """This environment's distributions, each once.
+
+    Only its own folders are read. A library that another test imported may have put copies of others on ``sys.path``:
+    setuptools does so with ``packaging``, whatever version that copy has.
+    """
+    return list(importlib.metadata.distributions(path=sorted({sysconfig.get_path(k) for k in ("purelib", "platlib")})))
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +87,24 @@ def test_no_solution_of_a_problem_set_is_in_the_wheel(wheel):
             assert "assignments" not in name
 
 
+def test_a_copy_that_a_library_carries_does_not_count_as_installed(monkeypatch, tmp_path):
+    copy = tmp_path / "packaging-0.dist-info"
+    copy.mkdir()
+    (copy / "METADATA").write_text("Metadata-Version: 2.1\nName: packaging\nVersion: 0\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert "0" in [copy.version for copy in importlib.metadata.distributions(name="packaging")]
+    names = [distribution.metadata["Name"] for distribution in installed()]
+    assert len(names) == len(set(names))
+    assert {"torch", "numpy", "packaging"} <= set(names)
+
+
 def test_installing_it_beside_another_torch_and_numpy_changes_neither(wheel, tmp_path):
     """A venv with this environment's real metadata but other torch and numpy versions: pip must only add the course."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
     python = tmp_path / "env" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     query = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout.strip())
-    for distribution in importlib.metadata.distributions():
+    for distribution in installed():
         name = distribution.metadata["Name"]
         if name == "lmtl-course":
             continue
