@@ -303,7 +303,7 @@ class _Tiled(torch.autograd.Function):
 class KVCache:
     """Keys and values of the tokens that one layer has seen: it grows at the end, and it belongs to the caller.
 
-    The buffers double when they are full, so that n tokens cost O(n) copies and not O(n²).
+    The buffer doubles when it is full, so that n tokens cost O(n) copies and not O(n²).
 
     Args:
         capacity: tokens to make room for at first. Knowing the final length saves the copies altogether.
@@ -324,15 +324,15 @@ class KVCache:
         if capacity < 1:
             raise ValueError(f"capacity={capacity} tokens leave nothing to remember; give at least 1")
         self.capacity, self.length = capacity, 0
-        self._buffers: tuple[Tensor, ...] = ()
+        self._buffer: Tensor | None = None  # batch 2·kv_heads capacity d_head: the keys' heads, then the values'
 
     def __len__(self) -> int:
         return self.length
 
     @property
     def parts(self) -> tuple[Float[Tensor, "batch kv_heads keys d_head"], ...]:
-        """All keys and all values so far, as views of the buffers; empty before the first `append`."""
-        return tuple(buffer[:, :, : self.length] for buffer in self._buffers)
+        """All keys and all values so far, as views of the buffer; empty before the first `append`."""
+        return () if self._buffer is None else self._buffer.narrow(2, 0, self.length).chunk(2, 1)
 
     def append(
         self, k: Float[Tensor, "batch kv_heads seq d_head"], v: Float[Tensor, "batch kv_heads seq d_head"]
@@ -347,25 +347,49 @@ class KVCache:
             The keys and values of all tokens, these included.
 
         Raises:
-            ValueError: the batch or the heads differ from what is remembered, or gradients are wanted: an overwritten
-                buffer has no history to walk back through.
+            ValueError: keys and values differ in shape, the batch or the heads differ from what is remembered, or
+                gradients are wanted: an overwritten buffer has no history to walk back through.
         """
-        if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
-            raise ValueError("a cache keeps numbers, not their history; call the model under torch.no_grad()")
-        if self._buffers and (k.shape[:2], k.shape[3]) != (self._buffers[0].shape[:2], self._buffers[0].shape[3]):
+        if k.shape != v.shape:
             raise ValueError(
-                f"keys of shape {tuple(k.shape)} cannot follow {tuple(self.parts[0].shape)}: batch, heads and width "
-                "must stay the same; start a new cache"
+                f"keys of shape {tuple(k.shape)}, values of shape {tuple(v.shape)}; a cache keeps them in one tensor, "
+                "so give both the same"
             )
-        needed = self.length + k.shape[2]
-        if not self._buffers or needed > self._buffers[0].shape[2]:
-            self.capacity = max(needed, self.capacity * (2 if self._buffers else 1))
-            grown = tuple(new.new_empty(*new.shape[:2], self.capacity, new.shape[3]) for new in (k, v))
-            for wider, old in zip(grown, self.parts, strict=False):
-                wider[:, :, : self.length] = old
-            self._buffers = grown
-        for buffer, new in zip(self._buffers, (k, v), strict=True):
-            buffer[:, :, self.length : needed] = new
+        return self.append_both(torch.cat([k, v], 1))
+
+    def append_both(
+        self, kv: Float[Tensor, "batch both_heads seq d_head"]
+    ) -> tuple[Float[Tensor, "batch kv_heads keys d_head"], ...]:
+        """`append` for keys and values that already lie in one tensor.
+
+        Args:
+            kv: the heads of the keys, then as many of the values.
+
+        Returns:
+            As `append`.
+
+        Raises:
+            ValueError: an odd number of heads, or as `append`.
+        """
+        if torch.is_grad_enabled() and kv.requires_grad:
+            raise ValueError("a cache keeps numbers, not their history; call the model under torch.no_grad()")
+        (batch, both, seq, d_head), full = kv.shape, self._buffer
+        if both % 2:
+            raise ValueError(f"{both} heads cannot be keys and values in equal numbers; give an even number")
+        if full is not None and (batch, both, d_head) != (*full.shape[:2], full.shape[3]):
+            raise ValueError(
+                f"keys of shape {(batch, both // 2, seq, d_head)} cannot follow {tuple(self.parts[0].shape)}: batch, "
+                "heads and width must stay the same; start a new cache"
+            )
+        needed = self.length + seq
+        if full is None or needed > full.shape[2]:
+            self.capacity = max(needed, self.capacity * (1 if full is None else 2))
+            with torch.inference_mode(False):  # else nobody could append outside of the mode in which it grew
+                grown = kv.new_empty(batch, both, self.capacity, d_head)
+            if full is not None:
+                grown[:, :, : self.length] = full[:, :, : self.length]
+            self._buffer = full = grown
+        full.narrow(2, self.length, seq).copy_(kv)
         self.length = needed
         return self.parts
 
@@ -388,7 +412,9 @@ class KVCache:
         Args:
             rows: indices into the batch.
         """
-        self._buffers = tuple(buffer[rows] for buffer in self._buffers)
+        if self._buffer is not None:
+            with torch.inference_mode(False):
+                self._buffer = self._buffer[rows]
 
 
 class MultiHeadAttention(nn.Module):
@@ -491,7 +517,7 @@ class MultiHeadAttention(nn.Module):
             if self.qk_norm:
                 k = nn.functional.rms_norm(k, (self.d_head,))
             if self.rotary:
-                q, k = self._place(q, k, positions, 0 if cache is None else len(cache))
+                q, k = self._place(positions, 0 if cache is None else len(cache), q, k)
             if cache is not None:
                 k, v = cache.append(k, v)
         if self.qk_norm:  # after turning, which leaves lengths alone
@@ -503,14 +529,15 @@ class MultiHeadAttention(nn.Module):
     def _split(self, x: Tensor, heads: int) -> Tensor:
         return x.unflatten(-1, (heads, self.d_head)).transpose(1, 2)  # batch heads seq d_head
 
-    def _place(self, q: Tensor, k: Tensor, positions: Tensor | None, seen: int) -> tuple[Tensor, Tensor]:
+    def _place(self, positions: Tensor | None, seen: int, *parts: Tensor) -> list[Tensor]:
+        x = parts[0]
         if positions is None:
-            positions = torch.arange(seen, seen + q.shape[2], device=q.device)
-        angles = _angles(positions, self.d_head, 10_000.0, torch.promote_types(q.dtype, torch.float32))
+            positions = torch.arange(seen, seen + x.shape[2], device=x.device)
+        angles = _angles(positions, self.d_head, 10_000.0, torch.promote_types(x.dtype, torch.float32))
         if angles.ndim == 3:
             angles = angles[:, None]  # batch seq d -> batch heads seq d
-        cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
-        return _turn(q, cos, sin), _turn(k, cos, sin)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        return [_turn(part, cos, sin) for part in parts]
 
     def _look(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, need_weights: bool

@@ -271,6 +271,9 @@ def stream(
 ) -> Iterator[Int[Tensor, " batch"]]:
     """The loop of `generate`, one column at a time: show a text while it is being written.
 
+    The model runs under `torch.inference_mode`. Tokens and cache are ordinary tensors afterwards; what a hook keeps is
+    not, and must be cloned before anything is trained on it.
+
     Args:
         model: any decoder.
         idx: the texts to continue.
@@ -352,13 +355,15 @@ def _write(
         for n in range(new.shape[1]):
             if n == 1:  # the prompt is read; from now on one token of each text at a time
                 few = FewRows(model, rows=batch, uses=new.shape[1])
-            with torch.no_grad(), few:
+            with torch.inference_mode(), few:
                 hidden = model.hidden(unread, cache, **where, **inputs)
                 if lengths is None or n > 0:
                     last = hidden[:, -1]
                 else:  # from the last real token; padding comes after it, so the causal mask has hidden it
                     last = hidden[torch.arange(batch, device=new.device), lengths - 1]
-                token = choose(model.head(last))
+                logits = model.head(last)
+            with torch.no_grad():  # tokens are ordinary tensors again, fit to train on
+                token = choose(logits)
             unread = token[:, None]
             if ended is not None:
                 token = torch.where(done, new[:, n], token)
@@ -379,8 +384,9 @@ class FewRows:
 
     One token per text means products of a matrix and very few vectors. Then most of the time goes into calling layers
     and fetching matrices. So each block becomes one function: queries, keys and values come from one product, and every
-    matrix is laid out once as suits so few rows: packed for several, in pieces for one. Equations are those of `Block`,
-    and only the order of additions changes. Several new tokens go through the layers as they are.
+    matrix is laid out once as suits so few rows: packed for several and in bfloat16, in pieces for one. Equations are
+    those of `Block`, and only the order of additions changes. Several new tokens go through the layers as they are.
+    Hooks on what lies inside a block do not run meanwhile.
 
     Args:
         model: a decoder.
@@ -420,8 +426,8 @@ class FewRows:
 def _product(layers: Sequence[nn.Linear], rows: int, uses: int, gelu: str | None = None) -> Callable[..., Tensor]:
     """Some linear layers of the same input as one, for x of shape (rows, d_in); the rest is as in `multiplier`.
 
-    Matrix times vector is the one product that MKL hands to the cores badly: it takes a batch of about eight pieces of
-    the matrix, which lie where they are, in a third to two thirds of the time of the matrix in one, packed or not.
+    Matrix times vector is the one product that MKL hands to the cores badly: as a batch of about eight pieces of the
+    matrix, which lie where they are, it takes far less time than the matrix in one, packed or not.
     """
     alone = len(layers) == 1  # then nothing is copied
     weight = layers[0].weight.detach() if alone else torch.cat([layer.weight.detach() for layer in layers])
@@ -432,7 +438,9 @@ def _product(layers: Sequence[nn.Linear], rows: int, uses: int, gelu: str | None
     stack = weight.view(pieces, -1, weight.shape[1])
 
     def product(x: Tensor, plus: Tensor | None = None) -> Tensor:
-        y = torch.bmm(stack, x.T.expand(pieces, -1, -1)).view(len(weight), -1).T
+        # the same x for every piece; one row can have other strides than these, and with them MKL is many times slower
+        columns = x.contiguous().as_strided((pieces, x.shape[1], len(x)), (0, 1, x.shape[1]))
+        y = torch.bmm(stack, columns).view(len(weight), -1).T
         for term in (bias, plus):
             y = y if term is None else y.add_(term)
         return y if gelu is None else nn.functional.gelu(y, approximate=gelu)
@@ -445,13 +453,25 @@ def _fast_linear(layer: nn.Linear, rows: int, uses: int) -> Callable[[Tensor], T
     return lambda x: product(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
+def _fast_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A layer norm without looking its weights up each time; others as they are."""
+    if type(norm) is nn.LayerNorm:
+        return partial(_layer_norm, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return norm
+
+
+def _layer_norm(shape: tuple[int, ...], weight: Tensor, bias: Tensor | None, eps: float, x: Tensor) -> Tensor:
+    return torch.layer_norm(x, shape, weight, bias, eps)
+
+
 def _fast_block(block: Block, rows: int, uses: int) -> Callable[..., Tensor]:
     """`Block.forward` for one new token per text."""
     look, mlp, plain = block.attention, block.mlp, partial(Block.forward, block)
     project, output = (_product(some, rows, uses) for some in ([look.query, look.key, look.value], [look.output]))
     gelu = {"gelu": "none", "gelu_tanh": "tanh"}.get(mlp.activation)
     up, down = _product([mlp.up], rows, uses, gelu), _product([mlp.down], rows, uses)
-    parts = [look.heads, look.kv_heads, look.kv_heads]
+    norm_attention, norm_mlp = _fast_norm(block.norm_attention), _fast_norm(block.norm_mlp)
+    heads, kv_heads = look.heads, look.kv_heads
 
     def think(x: Tensor, plus: Tensor | None) -> Tensor:
         x = up(x)
@@ -468,20 +488,23 @@ def _fast_block(block: Block, rows: int, uses: int) -> Callable[..., Tensor]:
         if x.shape[1] != 1 or cache is None or memory is not None or block.training:
             return plain(x, memory, mask, memory_mask, cache, positions)
         x = x[:, 0]  # batch d_model, until the end
-        y = project(block.norm_attention(x) if block.norm_first else x)
-        q, k, v = y.view(len(x), sum(parts), 1, look.d_head).split(parts, 1)  # batch heads 1 d_head
-        if look.qk_norm:
-            q, k = (nn.functional.rms_norm(part, (look.d_head,)) for part in (q, k))
-        if look.rotary:
-            q, k = look._place(q, k, positions, len(cache))
-        k, v = cache.append(k, v)
+        y = project(norm_attention(x) if block.norm_first else x)
+        y = y.view(len(x), heads + 2 * kv_heads, 1, look.d_head)
+        if look.qk_norm or look.rotary:
+            qk, v = y.split_with_sizes([heads + kv_heads, kv_heads], 1)
+            qk = nn.functional.rms_norm(qk, (look.d_head,)) if look.qk_norm else qk
+            q, k = (look._place(positions, len(cache), qk)[0] if look.rotary else qk).split([heads, kv_heads], 1)
+            k, v = cache.append(k, v)
+        else:
+            q, kv = y.split_with_sizes([heads, 2 * kv_heads], 1)  # batch heads 1 d_head
+            k, v = cache.append_both(kv)
         if x.dtype == torch.bfloat16:  # for one query and many keys, copies and float32 are faster
             q, k, v = q.float(), k.float(), v.float()
-        y = nn.functional.scaled_dot_product_attention(q, k, v, mask, enable_gqa=look.kv_heads != look.heads)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, mask, enable_gqa=kv_heads != heads)
         y = output(y.reshape(len(x), -1).to(x.dtype), x if block.residual else None)
-        x = y if block.norm_first else block.norm_attention(y)
-        y = think(block.norm_mlp(x) if block.norm_first else x, x if block.residual else None)
-        return (y if block.norm_first else block.norm_mlp(y))[:, None]
+        x = y if block.norm_first else norm_attention(y)
+        y = think(norm_mlp(x) if block.norm_first else x, x if block.residual else None)
+        return (y if block.norm_first else norm_mlp(y))[:, None]
 
     return forward
 

@@ -428,6 +428,26 @@ def test_cache_doubles_truncates_and_selects():
     assert torch.equal(cache.parts[0], tokens[[1, 1, 0]][:, :, [0, 1, 7, 8]])
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_keys_and_values_in_one_tensor_are_the_same_and_what_does_not_fit_is_refused():
+    k, v = torch.randn(2, 2, 3, 4, 5).unbind()
+    one, two = KVCache(), KVCache()
+    assert one.parts == ()
+    one.select(torch.tensor([0]))  # of nothing
+    for t in range(4):
+        found = one.append_both(torch.cat([k, v], 1)[:, :, t : t + 1])
+        assert all(map(torch.equal, found, two.append(k[:, :, t : t + 1], v[:, :, t : t + 1])))
+    assert torch.equal(one.parts[0], k)
+    assert torch.equal(one.parts[1], v)
+    with pytest.raises(ValueError, match=r"\(2, 1, 4, 5\).*\(2, 3, 4, 5\)"):
+        two.append(k[:, :1], v)
+    with pytest.raises(ValueError, match="3 heads"):
+        one.append_both(torch.cat([k, v], 1)[:, :3])
+    with pytest.raises(ValueError, match="cannot follow"):
+        one.append_both(k[:, :2])
+    assert len(one) == len(two) == 4
+
+
 def test_torch_is_causal_is_wrong_with_a_cache():
     """Why the layer makes its own mask for several new tokens: torch counts the diagonal from the first key."""
     torch.manual_seed(19)

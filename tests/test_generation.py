@@ -37,6 +37,12 @@ KINDS = {
     "none": {"positions": "none", "norm_first": False},
 }
 
+FEW = KINDS | {  # every way through a block for few rows
+    "gpt2": {**KINDS["learned"], "activation": "gelu_tanh", "tied": True, "kv_heads": 1},
+    "turned": {"kv_heads": 2, "heads": 4},
+    "levelled": {"positions": "sinusoidal", "qk_norm": True, "norm": "layer"},
+}
+
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -167,11 +173,10 @@ def test_prompts_of_unequal_length_give_what_each_gives_alone(kind, options):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8])
-@pytest.mark.parametrize("kind", [*KINDS, "gpt2"])
+@pytest.mark.parametrize("kind", FEW)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_products_laid_out_for_few_rows_are_the_same_products(rows, kind, dtype):
-    changes = KINDS.get(kind, {**KINDS["learned"], "activation": "gelu_tanh", "tied": True, "kv_heads": 1})
-    model = make_model(d_model=64, **{**changes, "context": 250}).to(dtype).eval()
+    model = make_model(d_model=64, **{**FEW[kind], "context": 250}).to(dtype).eval()
     idx, seen = torch.randint(VOCAB, (rows, 9), generator=seeded(12)), torch.ones(rows, 9, dtype=torch.bool)
     seen[::2, 1] = False  # padding inside
     tolerance = {"rtol": 0, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-4}
@@ -202,11 +207,25 @@ def test_an_output_layer_of_any_size_is_the_same_in_pieces(vocab):
 
 
 @torch.no_grad()
+def test_pieces_take_one_row_however_it_lies_and_refuse_another_width():
+    torch.manual_seed(0)
+    model = GPT(TransformerConfig(vocab=16, d_model=8, heads=2)).double()
+    x = torch.randn(8, 3, dtype=torch.float64)
+    rows = [x[:, :1].T, x[:, 1:2].T.contiguous(), x.T[2:], x.T, x.flatten()[:16].view(1, 16)[:, ::2]]
+    wanted = [row @ model.head.weight.T for row in rows]
+    with FewRows(model, rows=1, uses=1024):
+        for row, y in zip(rows, wanted, strict=True):
+            torch.testing.assert_close(model.head(row), y, rtol=0, atol=1e-12)
+        for width in (4, 16):
+            with pytest.raises(RuntimeError, match="8"):
+                model.head(torch.randn(1, width, dtype=torch.float64))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("rows", [1, 8])
-@pytest.mark.parametrize("kind", [*KINDS, "gpt2"])
+@pytest.mark.parametrize("kind", FEW)
 def test_in_bfloat16_few_rows_are_as_exact_as_the_layers_themselves(rows, kind):
-    changes = KINDS.get(kind, {**KINDS["learned"], "activation": "gelu_tanh", "tied": True, "kv_heads": 1})
-    model = make_model(d_model=64, **{**changes, "context": 250}).bfloat16().eval()
+    model = make_model(d_model=64, **{**FEW[kind], "context": 250}).bfloat16().eval()
     exact = copy.deepcopy(model).double()
     idx, few = torch.randint(VOCAB, (rows, 60), generator=seeded(13)), FewRows(model, rows, uses=1024)
     assert len(few.fast) == 3, "two blocks and the head"
@@ -240,6 +259,42 @@ def test_a_conversation_goes_on_from_its_cache():
     second = generate(model, reply, 6, temperature=0.0, cache=cache)
     wanted = greedy_without_cache(model, torch.cat([first, idx[:, 4:]], 1), 6)
     assert torch.equal(second[:, -6:], wanted[:, -6:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_what_generation_leaves_behind_can_be_trained_on_and_continued(kind, rows):
+    """Inside, no record for gradients is kept at all; outside, everything must be an ordinary tensor again."""
+    model, idx = make_model(0, **KINDS[kind]), torch.tensor([[1, 2, 3], [3, 2, 1]])[:rows]
+    cache = model.new_cache(2)
+    text = generate(model, idx, 33, temperature=0.0, cache=cache)
+    options = {"lengths": torch.tensor([2, 3])[:rows], "stop": VOCAB - 1, "top_k": 3, "repetition_penalty": 1.5}
+    columns = list(stream(model, idx, 33, generator=seeded(0), **options))
+    assert not any(column.is_inference() for column in columns)
+    with torch.no_grad():
+        rest = model(text[:, -1:], cache)[:, -1]
+        torch.testing.assert_close(rest, model(text)[:, -1], rtol=0, atol=1e-10)
+    for read in (text, torch.stack(columns, 1)):
+        model.zero_grad()
+        model(read).logsumexp(-1).sum().backward()
+        assert all(weight.grad is not None for weight in model.parameters())
+    with torch.inference_mode():  # and a cache that was filled inside the mode goes on outside of it
+        inside = model.new_cache(2)
+        assert generate(model, idx, 5, temperature=0.0, cache=inside)[:, :8].equal(text[:, :8])
+        for part in inside:
+            part.select(torch.arange(rows).flip(0))
+    with torch.no_grad():
+        assert model(text[:, 7:8].flip(0), inside)[:, -1].argmax(-1).flip(0).equal(text[:, 8])
+
+
+def test_a_memory_is_still_trained_after_texts_were_written_from_it():
+    torch.manual_seed(0)
+    config = TransformerConfig(vocab=VOCAB, d_model=12, layers=2, heads=2, zero_init=False)
+    model, source = EncoderDecoder(config), torch.tensor([[1, 2, 3]])
+    memory = model.encoder(source)
+    text = generate(model.decoder, source[:, :1], 40, temperature=0.0, memory=memory)
+    model.decoder(text, memory=memory).logsumexp(-1).sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
 
 
 def test_a_common_beginning_is_read_once_for_texts_of_unequal_length():
